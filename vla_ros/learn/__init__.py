@@ -1,0 +1,1 @@
+"""Models, their data, training, evaluation, and export to a bundle."""

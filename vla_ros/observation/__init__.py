@@ -1,0 +1,1 @@
+"""Frames, joint states and the instruction, aligned into what a policy sees."""

@@ -1,0 +1,1 @@
+"""What a recorded run says: violations and latencies, counted from the bag."""

@@ -1,0 +1,1 @@
+"""The filter between a policy and a robot: bounds, watchdogs, states."""

@@ -1,0 +1,1 @@
+"""The embedded MuJoCo robot, its task, and the scripted expert."""

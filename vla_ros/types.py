@@ -1,0 +1,66 @@
+"""The data that passes between the parts: frames, joint samples and commands.
+
+Times are integer nanoseconds of the ROS clock of the machine that stamped them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+ImageArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One camera image.
+
+    Attributes:
+        camera: Name of the camera, as in the bundle's manifest.
+        stamp_ns: Time of exposure.
+        image: RGB, uint8, shape (height, width, 3).
+
+    """
+
+    camera: str
+    stamp_ns: int
+    image: ImageArray
+
+
+@dataclass(frozen=True, slots=True)
+class JointSample:
+    """Measured state of the arm's joints, in the order of the robot file, and of the gripper.
+
+    Attributes:
+        stamp_ns: Time of measurement.
+        position: Joint angles in rad, shape (n,).
+        velocity: Joint speeds in rad/s, shape (n,).
+        effort: Joint torques in Nm, shape (n,), or None where the robot measures none.
+        gripper: Opening between the fingers in m, or None where there is no gripper.
+
+    """
+
+    stamp_ns: int
+    position: Array
+    velocity: Array
+    effort: Array | None
+    gripper: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A desired motion of the tool centre point (TCP).
+
+    Attributes:
+        stamp_ns: Time at which its sender published it.
+        frame_id: Frame in which the twist is expressed.
+        twist: Linear velocity in m/s and angular velocity in rad/s of the TCP, shape (6,).
+        gripper: Desired opening between the fingers in m, or None to leave it as it is.
+
+    """
+
+    stamp_ns: int
+    frame_id: str
+    twist: Array
+    gripper: float | None
