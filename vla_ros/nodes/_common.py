@@ -1,0 +1,234 @@
+"""What every node needs: parameters, QoS, stamps, diagnostics, and a `main` that ends cleanly."""
+
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+
+from vla_ros.types import Array
+
+SECOND_NS = 1_000_000_000
+
+SENSOR_QOS = qos_profile_sensor_data
+"""Best effort, the newest few: images and joint states. It also receives from reliable publishers."""
+
+CONTROL_QOS = QoSProfile(depth=10)
+"""Reliable, the last ten: commands and reports."""
+
+LATCHED_QOS = QoSProfile(
+    depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
+)
+"""Reliable, the last one kept for late joiners: instruction, robot_description."""
+
+
+def now_ns(node: Node) -> int:
+    """Return the node's time (simulated where `use_sim_time` is set) in ns."""
+    return int(node.get_clock().now().nanoseconds)
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    """Return a message's stamp in ns."""
+    return int(stamp.sec) * SECOND_NS + int(stamp.nanosec)
+
+
+def stamp_from_ns(time_ns: int) -> Time:
+    """Return `time_ns` as a message's stamp."""
+    sec, nanosec = divmod(time_ns, SECOND_NS)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def declare(
+    node: Node,
+    name: str,
+    default: Any,  # noqa: ANN401 - rclpy's own type of a parameter's value
+    description: str,
+    *,
+    limits: tuple[float, float] | None = None,
+    read_only: bool = True,
+) -> Any:  # noqa: ANN401
+    """Declare a parameter and return its value.
+
+    Args:
+        node: The node that owns it.
+        name: Its name.
+        default: Its value when none is given, which also fixes its type.
+        description: One line with the unit, for `ros2 param describe`.
+        limits: Least and greatest value, of the default's type. A value outside fails the start.
+        read_only: Whether it is fixed once the node runs.
+
+    Raises:
+        ParameterException: If the given value has another type or lies outside `limits`.
+
+    """
+    descriptor = ParameterDescriptor(description=description, read_only=read_only)
+    if limits is not None and isinstance(default, int):
+        low, high = (int(v) for v in limits)
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=0)]
+    elif limits is not None:
+        low, high = (float(v) for v in limits)
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=low, to_value=high, step=0.0)
+        ]
+    return node.declare_parameter(name, default, descriptor).value
+
+
+def declare_unset(node: Node, names: Sequence[str]) -> dict[str, Any]:
+    """Declare read-only parameters without a default; return those that were given.
+
+    Their types are checked by whoever takes them, so that the error can name the file. This is how
+    robot parameters get in: there is no default for a bound.
+    """
+    given = {}
+    for name in names:
+        descriptor = ParameterDescriptor(read_only=True, dynamic_typing=True)
+        value = node.declare_parameter(name, None, descriptor).value
+        if value is not None:
+            given[name] = value
+    return given
+
+
+def parameter_source(node: Node, argv: Sequence[str] | None = None) -> str:
+    """Return where the node's parameters came from, for error messages: its files, or its name."""
+    words = sys.argv if argv is None else argv
+    files = [
+        after for word, after in zip(words, words[1:], strict=False) if word == "--params-file"
+    ]
+    return ", ".join(files) or f"the parameters of node {node.get_fully_qualified_name()}"
+
+
+@dataclass(slots=True)
+class Rate:
+    """Counts events and measures their rate over the last second."""
+
+    count: int = 0
+    last_ns: int | None = None
+    _times: deque[int] = field(default_factory=deque)
+
+    def add(self, time_ns: int) -> None:
+        """Record an event."""
+        self.count += 1
+        self.last_ns = time_ns
+        self._times.append(time_ns)
+        self._trim(time_ns)
+
+    def rate_hz(self, time_ns: int) -> float:
+        """Return the mean rate of the events of the second before `time_ns`, 0 if fewer than two."""
+        self._trim(time_ns)
+        if len(self._times) < 2 or self._times[-1] <= self._times[0]:
+            return 0.0
+        return (len(self._times) - 1) * SECOND_NS / (self._times[-1] - self._times[0])
+
+    def age_ms(self, time_ns: int) -> float | None:
+        """Return how long ago the last event was, or None if there was none."""
+        return None if self.last_ns is None else (time_ns - self.last_ns) / 1e6
+
+    def _trim(self, time_ns: int) -> None:
+        while self._times and time_ns - self._times[0] > SECOND_NS:
+            self._times.popleft()
+
+
+@dataclass(slots=True)
+class Percentiles:
+    """Keeps the last thousand values for percentiles."""
+
+    _values: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+
+    def add(self, value: float) -> None:
+        """Record a value."""
+        self._values.append(value)
+
+    def report(self, name: str) -> dict[str, str]:
+        """Return `name p50`, `p99` and `max`, formatted; nothing before the first value."""
+        if not self._values:
+            return {}
+        values: Array = np.fromiter(self._values, np.float64)
+        p50, p99 = np.percentile(values, [50, 99])
+        return {
+            f"{name} p50": f"{p50:.1f}",
+            f"{name} p99": f"{p99:.1f}",
+            f"{name} max": f"{values.max():.1f}",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What a node says of itself: a level of DiagnosticStatus, one line, and named values."""
+
+    level: Any
+    message: str
+    values: Mapping[str, object]
+
+
+class Diagnostics:
+    """Publishes a node's health on /diagnostics once a second, and at once when told to."""
+
+    def __init__(self, node: Node, report: Callable[[int], Health]) -> None:
+        """Start publishing what `report(now_ns)` returns."""
+        self._node = node
+        self._report = report
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", CONTROL_QOS)
+        node.create_timer(1.0, self.publish)
+
+    def publish(self) -> None:
+        """Publish the health as it is now."""
+        time_ns = now_ns(self._node)
+        array = DiagnosticArray()
+        array.header.stamp = stamp_from_ns(time_ns)
+        array.status = [status(self._node, self._report(time_ns))]
+        self._publisher.publish(array)
+
+
+def status(node: Node, health: Health) -> DiagnosticStatus:
+    """Return `health` as a message, named after the node."""
+    return DiagnosticStatus(
+        level=health.level,
+        name=node.get_fully_qualified_name().lstrip("/"),
+        message=health.message,
+        hardware_id="",
+        values=[KeyValue(key=key, value=str(value)) for key, value in health.values.items()],
+    )
+
+
+def run(make_node: Callable[[], Node], name: str, args: Sequence[str] | None = None) -> int:
+    """Run one node until SIGINT, SIGTERM or shutdown; return the process's exit code.
+
+    A node that cannot be configured (a bad bundle, a missing bound, a parameter out of range) logs
+    one line that says so, and the code is 1. A node with a `close` method has it called at the end.
+
+    Args:
+        make_node: Builds the node. It raises ValueError, OSError or ParameterException if it cannot.
+        name: Name of the logger for that line.
+        args: The command line, sys.argv by default.
+
+    """
+    rclpy.init(args=args)
+    node = None
+    try:
+        try:
+            node = make_node()
+        except (ValueError, OSError, ParameterException) as err:
+            get_logger(name).fatal(f"cannot start: {err}")
+            return 1
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0  # Asked to stop: the ordinary end of a node.
+    finally:
+        if node is not None:
+            close = getattr(node, "close", None)
+            if close is not None:
+                close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
