@@ -1,0 +1,51 @@
+# make demo | test | bench | lint | eval | clean
+#
+# Everything runs in .venv, which these targets make and keep up to date themselves.
+
+PYTHON ?= python3
+INSTRUCTION ?= pick up the red cube
+SEED ?= 0
+EPISODES ?= 100
+
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py setup.cfg standalone/pyproject.toml
+
+.PHONY: demo test test-fast bench lint eval clean
+
+demo: $(VENV)/.demo
+	@$(BIN)/vla_ros demo --instruction "$(INSTRUCTION)" --seed $(SEED)
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest -q
+
+test-fast: $(VENV)/.test
+	@$(BIN)/python -m pytest -q -m "not slow and not demo"
+
+bench: $(VENV)/.test
+	@$(BIN)/python bench/run.py
+
+eval: $(VENV)/.demo
+	@$(BIN)/vla_ros eval --episodes $(EPISODES) --seed 1000 --json runs/eval.json
+
+lint: $(VENV)/.test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build install log dist *.egg-info
+
+# The apt line for headless rendering is said, or run as root, by the script.
+$(VENV)/.demo: requirements/demo.txt $(SOURCES)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 10) <= v <= (3, 13); sys.exit(0 if ok else "make: %s is Python %d.%d; 3.10 to 3.13 is needed: make PYTHON=python3.11 ..." % (sys.executable, *v))'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: no venv module: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@echo "Installing the pinned packages of requirements/demo.txt into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/demo.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ./standalone -e .
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.demo
+	@echo "Installing the pinned packages of requirements/test.txt into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/test.txt
+	@touch $@
