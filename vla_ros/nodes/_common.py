@@ -4,6 +4,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 
-from vla_ros.types import Array
+from vla_ros.robot import RobotConfig, parameters
 
 SECOND_NS = 1_000_000_000
 
 SENSOR_QOS = qos_profile_sensor_data
-"""Best effort, the newest few: images and joint states. It also receives from reliable publishers."""
+"""Best effort, the newest few: images, joint states. Also receives from reliable publishers."""
 
 CONTROL_QOS = QoSProfile(depth=10)
 """Reliable, the last ten: commands and reports."""
@@ -74,8 +75,8 @@ def declare(
     """
     descriptor = ParameterDescriptor(description=description, read_only=read_only)
     if limits is not None and isinstance(default, int):
-        low, high = (int(v) for v in limits)
-        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=0)]
+        least, greatest = (int(v) for v in limits)
+        descriptor.integer_range = [IntegerRange(from_value=least, to_value=greatest, step=0)]
     elif limits is not None:
         low, high = (float(v) for v in limits)
         descriptor.floating_point_range = [
@@ -84,27 +85,29 @@ def declare(
     return node.declare_parameter(name, default, descriptor).value
 
 
-def declare_unset(node: Node, names: Sequence[str]) -> dict[str, Any]:
-    """Declare read-only parameters without a default; return those that were given.
+def robot_config(node: Node) -> RobotConfig:
+    """Declare the robot file's parameters, read-only, and return the robot that they describe.
 
-    Their types are checked by whoever takes them, so that the error can name the file. This is how
-    robot parameters get in: there is no default for a bound.
+    None has a default and their types are left open here, so that `RobotConfig` can say what is
+    missing or wrong and in which file.
+
+    Raises:
+        RobotConfigError: If one is missing or wrong.
+
     """
-    given = {}
-    for name in names:
-        descriptor = ParameterDescriptor(read_only=True, dynamic_typing=True)
-        value = node.declare_parameter(name, None, descriptor).value
-        if value is not None:
-            given[name] = value
-    return given
+    values = {}
+    for name, (_, description) in parameters().items():
+        descriptor = ParameterDescriptor(
+            description=description, read_only=True, dynamic_typing=True
+        )
+        values[name] = node.declare_parameter(name, None, descriptor).value
+    return RobotConfig.from_parameters(values, parameter_source(node))
 
 
 def parameter_source(node: Node, argv: Sequence[str] | None = None) -> str:
     """Return where the node's parameters came from, for error messages: its files, or its name."""
     words = sys.argv if argv is None else argv
-    files = [
-        after for word, after in zip(words, words[1:], strict=False) if word == "--params-file"
-    ]
+    files = [after for word, after in pairwise(words) if word == "--params-file"]
     return ", ".join(files) or f"the parameters of node {node.get_fully_qualified_name()}"
 
 
@@ -124,9 +127,9 @@ class Rate:
         self._trim(time_ns)
 
     def rate_hz(self, time_ns: int) -> float:
-        """Return the mean rate of the events of the second before `time_ns`, 0 if fewer than two."""
+        """Return the mean rate over the second before `time_ns`, 0 for fewer than two events."""
         self._trim(time_ns)
-        if len(self._times) < 2 or self._times[-1] <= self._times[0]:
+        if not self._times or self._times[-1] <= self._times[0]:
             return 0.0
         return (len(self._times) - 1) * SECOND_NS / (self._times[-1] - self._times[0])
 
@@ -153,7 +156,7 @@ class Percentiles:
         """Return `name p50`, `p99` and `max`, formatted; nothing before the first value."""
         if not self._values:
             return {}
-        values: Array = np.fromiter(self._values, np.float64)
+        values = np.fromiter(self._values, np.float64)
         p50, p99 = np.percentile(values, [50, 99])
         return {
             f"{name} p50": f"{p50:.1f}",
@@ -201,14 +204,19 @@ def status(node: Node, health: Health) -> DiagnosticStatus:
     )
 
 
+class ConfigurationError(ValueError):
+    """What a node learnt after its start (robot_description, say) shows that it cannot work."""
+
+
 def run(make_node: Callable[[], Node], name: str, args: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT, SIGTERM or shutdown; return the process's exit code.
 
     A node that cannot be configured (a bad bundle, a missing bound, a parameter out of range) logs
-    one line that says so, and the code is 1. A node with a `close` method has it called at the end.
+    one line that says so, and the code is 1; so does one whose callback raises ConfigurationError.
+    A node with a `close` method has it called at the end.
 
     Args:
-        make_node: Builds the node. It raises ValueError, OSError or ParameterException if it cannot.
+        make_node: Builds the node, or raises ValueError, OSError or ParameterException.
         name: Name of the logger for that line.
         args: The command line, sys.argv by default.
 
@@ -221,7 +229,11 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str] | None = N
         except (ValueError, OSError, ParameterException) as err:
             get_logger(name).fatal(f"cannot start: {err}")
             return 1
-        rclpy.spin(node)
+        try:
+            rclpy.spin(node)
+        except ConfigurationError as err:
+            node.get_logger().fatal(f"cannot go on: {err}")
+            return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0  # Asked to stop: the ordinary end of a node.
     finally:
