@@ -8,9 +8,9 @@ from vla_ros.types import Array
 
 # Joint speed limits of the Panda in rad/s (Franka Control Interface documentation, "Limits for Panda").
 JOINT_SPEED = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
-# One joint acceleration limit, rad/s2: a little above the real robot's 7.5 to 20, so that a halt from the
-# fastest allowed motion takes 40 ms, not 80.
-JOINT_ACCELERATION = 20.0
+# Joint acceleration limits in rad/s2. Above the real robot's 7.5 to 20, so that a command that vanishes at
+# full speed leaves the arm still within 0.1 s.
+JOINT_ACCELERATION = np.array([20.0, 20.0, 20.0, 20.0, 40.0, 40.0, 40.0])
 # Distance kept from the ends of the joints' ranges, rad.
 RANGE_MARGIN = 0.02
 # Damping of the least squares. With the singular values of the Panda over the table (at least 0.1) it
@@ -83,7 +83,7 @@ class TwistFollower:
 
         speed, slowed = self._limit_speed(speed)
         change = speed - self.velocity
-        excess = float(np.abs(change).max()) / (JOINT_ACCELERATION * period)
+        excess = float(np.max(np.abs(change) / JOINT_ACCELERATION)) / period
         if excess > 1.0:
             speed = self.velocity + change / excess
         position = self.position + 0.5 * period * (self.velocity + speed)

@@ -171,7 +171,7 @@ class PandaSim:
             phase = self._steps % STEPS_PER_COMMAND
             if phase == 0:
                 self._command_joints()
-            self._drive_servos((phase + 1) * STEP_NS * 1e-9)
+            self._drive_servos(phase * STEP_NS * 1e-9)
             mujoco.mj_step(self.model, self.data)
             self._steps += 1
         # mj_step leaves the poses of its beginning behind.
@@ -270,14 +270,16 @@ class PandaSim:
         self._acceleration[:7] = (self._follower.velocity - self._start_velocity) / period
 
     def _drive_servos(self, elapsed: float) -> None:
-        """Set the position servos for `elapsed` s into the plan, led so that the arm does not lag.
+        """Set the position servos for the step that begins `elapsed` s into the plan.
 
         A servo alone follows with a first-order lag of damping / gain, about 80 ms. Adding what damping
-        and inertia will take, as forces turned into positions by the gain, cancels it.
+        and inertia will take, as forces turned into positions by the gain, cancels it. The damping acts
+        on the speed at the step's end (MuJoCo's integrator is implicit in it), the gain on the position
+        at its beginning.
         """
         acceleration = self._acceleration[:7]
         position = self._start_position + elapsed * (self._start_velocity + 0.5 * elapsed * acceleration)
-        velocity = self._start_velocity + elapsed * acceleration
+        velocity = self._start_velocity + (elapsed + STEP_NS * 1e-9) * acceleration
         mujoco.mj_mulM(self.model, self.data, self._inertia_force, self._acceleration)
         lead = self._speed_lead * velocity + self._inertia_force[:7] / self._gain
         self.data.ctrl[:7] = position + lead
