@@ -44,7 +44,7 @@ class Expert:
         around = away < 0.016 and abs(place[2] - cube[2]) < 0.014
         if self._closing and not around:
             self._closing = False
-        elif away < 0.007 and place[2] < GRASP_Z + 0.006 and opening > 0.07:
+        elif away < 0.007 and place[2] < GRASP_Z + 0.006 and opening > 0.06:
             self._closing = True
         at_rest = float(np.abs(finger_speeds).max()) < 0.01
         held = self._closing and 0.03 < opening < 0.048 and at_rest
@@ -70,7 +70,7 @@ class Expert:
     def _height(self, away: float, turn: float, height: float, opening: float) -> float:
         """Return the height to aim for while approaching."""
         aim = GRASP_Z + (APPROACH_Z - GRASP_Z) * float(np.clip((away - 0.006) / 0.02, 0.0, 1.0))
-        if opening < 0.07:
+        if opening < 0.06:
             # Wait for the fingers to open.
             aim = max(aim, min(height + 0.02, APPROACH_Z))
         if abs(turn) > 0.2:
@@ -100,7 +100,7 @@ class Expert:
             clearance = min(
                 float(np.linalg.norm(cube[:2] + s * side - other)) for s in (1, -1) for other in others
             )
-            cost = abs(turn) + (1.2 if clearance < 0.035 else 0.0)
+            cost = abs(turn) + (2.0 if clearance < 0.035 else 0.0)
             # Beyond 1.9 rad the last joint nears its end.
             if abs(turn) <= 1.9 and cost < best_cost:
                 best, best_cost = yaw, cost
