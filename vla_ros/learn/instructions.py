@@ -1,0 +1,207 @@
+"""The words that the model is trained on, and those kept apart to test it.
+
+`sample` draws an instruction for a colour from a grammar: some hundred phrasings, times articles, nouns,
+politeness, case and punctuation, times mentions of other colours ("the red cube, not the blue one") that
+stop the model from obeying any colour word it meets. `with_unknown_words` then replaces or inserts words
+that no vocabulary knows, because people use words that no grammar lists.
+
+`HELD_OUT_PHRASINGS` are never used in training: each has a verb or a structure that the grammar lacks.
+"""
+
+import random
+import re
+
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase, Replace, Sequence, Strip
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+COLOURS = ("red", "green", "blue")
+TOKENS = 16
+"""Words that the model reads; longer instructions are cut."""
+
+PAD, UNKNOWN = "<pad>", "<unk>"
+
+HELD_OUT_PHRASINGS = (
+    "fetch the {colour} block",
+    "could you hand me the {colour} one please",
+    "retrieve that {colour} thing over there",
+    "I think we shall use the {colour} brick next",
+    "collect the {colour} cube, not the {other} one",
+    "let us see the {colour} cube up in the air",
+    "hold the {colour} box above the table",
+    "leave the {other} cube, snatch the {colour} cube",
+)
+"""Templates with `{colour}`, some with `{other}`, for tests and evaluation only."""
+
+_NOUNS = ("cube", "block", "box", "brick", "one", "object", "piece")
+_ARTICLES = ("the", "the", "the", "the", "that", "this", "a", "")
+_VERBS = (
+    "pick up", "pick", "grab", "lift", "lift up", "take", "get", "get me", "bring me", "give me",
+    "pass me", "raise", "choose", "select", "grasp", "grip", "catch", "go for", "go and get",
+    "pull up", "go to", "move to",
+)  # fmt: skip
+_SPLIT_VERBS = (("pick", "up"), ("lift", "up"), ("take", "up"), ("raise", "up"), ("get", "up"))
+_STATEMENTS = (
+    "i want {it}", "i need {it}", "i would like {it}", "we need {it}", "i want you to {verb} {it}",
+    "i would like you to {verb} {it}", "you should {verb} {it}", "your target is {it}",
+    "the target is {it}", "your task is to {verb} {it}", "{it} is what i want", "{it} is the target",
+    "find {it} and {verb} it", "go to {it} and {verb} it", "see {it} {verb} it", "{verb} only {it}",
+    "try to {verb} {it}", "it is time to {verb} {it}", "{it}", "it has to be {it}",
+    "{verb} {it} from the table", "{verb} {it} off the table", "now it is {it}",
+)  # fmt: skip
+_OPENINGS = (
+    "please", "now", "ok", "robot", "hey robot", "can you", "could you", "would you", "will you",
+    "can you please", "could you please", "next", "then", "quickly", "just", "and now", "first",
+)  # fmt: skip
+_CLOSINGS = (
+    "please", "now", "for me", "for me please", "thanks", "thank you", "with the gripper",
+    "and lift it", "and lift it up", "and hold it", "and raise it", "quickly", "next", "off the table",
+    "from the table", "carefully", "if you can",
+)  # fmt: skip
+# Mentions of cubes that are not meant: after or before the request.
+_ASIDES_AFTER = (
+    "not {other}", "and not {other}", "but not {other}", "leave {other}", "leave {other} alone",
+    "and leave {other}", "and leave {other} where it is", "ignore {other}", "and ignore {other}",
+    "instead of {other}", "never {other}", "do not touch {other}", "don't touch {other}",
+    "without touching {other}", "next to {other}", "near {other}", "beside {other}",
+    "forget {other}", "avoid {other}", "not {other} or {third}", "neither {other} nor {third}",
+    "leave {other} and {third}", "ignore {other} and {third}",
+)  # fmt: skip
+_ASIDES_BEFORE = (
+    "leave {other}", "leave {other} alone", "not {other}", "ignore {other}", "ignore {other} and",
+    "forget {other}", "instead of {other}", "do not take {other}", "don't take {other}",
+    "do not pick up {other}", "don't pick up {other} but", "do not touch {other}", "not {other} but",
+    "avoid {other}", "without touching {other}", "leave {other} and", "leave {other} and {third}",
+    "not {other} or {third}", "{request} {other} no wait", "{request} {other} sorry i mean",
+    "{request} {other} no",
+)  # fmt: skip
+# Words without which an instruction that mentions two colours loses its meaning.
+_CUES = frozenset(
+    "not leave alone ignore instead never dont forget avoid without touch touching next near beside"
+    " neither nor no wait sorry mean but do take pick".split()
+)
+
+
+def _cube(rng: random.Random, colour: str) -> str:
+    return " ".join(w for w in (rng.choice(_ARTICLES), colour, rng.choice(_NOUNS)) if w)
+
+
+def _request(rng: random.Random, colour: str) -> str:
+    """Return a request without asides, for example 'could you pick the red block up now'."""
+    it = _cube(rng, colour) if rng.random() < 0.93 else colour
+    kind = rng.random()
+    if kind < 0.55:
+        text = f"{rng.choice(_VERBS)} {it}"
+    elif kind < 0.65:
+        verb, particle = rng.choice(_SPLIT_VERBS)
+        text = f"{verb} {it} {particle}"
+    else:
+        text = rng.choice(_STATEMENTS).format(it=it, verb=rng.choice(_VERBS))
+    if rng.random() < 0.3:
+        text = f"{rng.choice(_OPENINGS)} {text}"
+    if rng.random() < 0.3:
+        text = f"{text} {rng.choice(_CLOSINGS)}"
+    return text
+
+
+def _styled(rng: random.Random, text: str) -> str:
+    """Vary what a tokenizer must undo: case and the final punctuation."""
+    style = rng.random()
+    if style < 0.2:
+        text = text.capitalize()
+    elif style < 0.25:
+        text = text.upper()
+    return text + rng.choice(("", "", "", ".", "!", "?"))
+
+
+def words(text: str) -> list[str]:
+    """Return the words as the tokenizer splits them: lower case, without punctuation."""
+    return re.sub(r"[^\w\s<>]", " ", text.lower().replace("'", "")).split()
+
+
+def sample(rng: random.Random, colour: str, aside: float = 0.3) -> str:
+    """Return a random instruction to pick the cube of a colour, at most `TOKENS` words long.
+
+    Args:
+        rng: Source of randomness.
+        colour: One of `COLOURS`.
+        aside: Share of instructions that also mention a cube that is not meant.
+
+    """
+    while True:
+        text = _request(rng, colour)
+        if rng.random() < aside:
+            other, third = rng.sample([c for c in COLOURS if c != colour], 2)
+            fields = {
+                "other": _cube(rng, other),
+                "third": _cube(rng, third),
+                "request": rng.choice(_VERBS),
+            }
+            if rng.random() < 0.5:
+                text = f"{text}{rng.choice((', ', ' '))}{rng.choice(_ASIDES_AFTER).format(**fields)}"
+            else:
+                text = f"{rng.choice(_ASIDES_BEFORE).format(**fields)}{rng.choice((', ', ' '))}{text}"
+        if len(words(text)) <= TOKENS:
+            return _styled(rng, text)
+
+
+def with_unknown_words(rng: random.Random, text: str, rate: float) -> str:
+    """Replace words by, and insert, words that no vocabulary knows.
+
+    Colours and the cues that tell which colour is meant stay, so the meaning stays too.
+
+    Args:
+        rng: Source of randomness.
+        text: The instruction.
+        rate: Chance of each other word to be replaced; half of it, of one inserted before a word.
+
+    """
+    result: list[str] = []
+    for word in words(text):
+        if rng.random() < rate / 2 and len(result) < TOKENS // 2:
+            result.append(UNKNOWN)
+        keep = word in COLOURS or word in _CUES
+        result.append(word if keep or rng.random() >= rate else UNKNOWN)
+    return " ".join(result) if len(result) <= TOKENS else text
+
+
+def training_instruction(rng: random.Random, colour: str) -> str:
+    """Return an instruction as training sees it: a third of them with unknown words."""
+    text = sample(rng, colour)
+    kind = rng.random()
+    if kind < 0.25:
+        return with_unknown_words(rng, text, 0.25)
+    if kind < 0.35:
+        return with_unknown_words(rng, text, 0.8)
+    return text
+
+
+def held_out(rng: random.Random, colour: str) -> str:
+    """Return an instruction of a phrasing never used in training."""
+    other = rng.choice([c for c in COLOURS if c != colour])
+    return rng.choice(HELD_OUT_PHRASINGS).format(colour=colour, other=other)
+
+
+def vocabulary() -> list[str]:
+    """Return every word of the grammar, sorted, after `PAD` and `UNKNOWN`."""
+    texts = [
+        *_NOUNS, *_ARTICLES, *_VERBS, *_STATEMENTS, *_OPENINGS, *_CLOSINGS, *_ASIDES_AFTER,
+        *_ASIDES_BEFORE, *(" ".join(pair) for pair in _SPLIT_VERBS), *COLOURS,
+    ]  # fmt: skip
+    found = {word for text in texts for word in words(re.sub(r"\{\w+\}", " ", text))}
+    return [PAD, UNKNOWN, *sorted(found)]
+
+
+def build_tokenizer() -> Tokenizer:
+    """Return the tokenizer of the grammar: one number a word, padded and cut to `TOKENS`."""
+    tokenizer = Tokenizer(
+        WordLevel({word: i for i, word in enumerate(vocabulary())}, unk_token=UNKNOWN)
+    )
+    tokenizer.normalizer = Sequence(
+        [Lowercase(), Replace("'", ""), Replace(Regex(r"[^\w\s<>]"), " "), Strip()]
+    )
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.enable_truncation(TOKENS)
+    tokenizer.enable_padding(length=TOKENS, pad_id=0, pad_token=PAD)
+    return tokenizer
