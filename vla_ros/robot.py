@@ -48,7 +48,7 @@ class Bounds:
         effort_samples: Consecutive samples over `effort` that stop the arm; 0 supervises none.
         command_timeout: Time in s without an acceptable command after which the arm is stopped.
         command_max_age: Greatest age in s of a command on arrival.
-        command_max_future: How far in s a command or joint sample may be stamped ahead.
+        stamp_max_future: How far in s a command or joint sample may be stamped ahead.
         command_max_linear_speed: A command faster than this, in m/s, is refused, not scaled.
         command_max_angular_speed: The same for the angular speed, in rad/s.
         joint_state_timeout: Greatest age in s of the joint states that motion is allowed with.
@@ -69,7 +69,7 @@ class Bounds:
     effort_samples: int
     command_timeout: float
     command_max_age: float
-    command_max_future: float
+    stamp_max_future: float
     command_max_linear_speed: float
     command_max_angular_speed: float
     joint_state_timeout: float
@@ -217,7 +217,7 @@ _PARAMETERS: dict[str, tuple[ParameterKind, str]] = {
     ),
     "bounds.command_timeout": (ParameterKind.NUMBER, "Stop after this time without command, s"),
     "bounds.command_max_age": (ParameterKind.NUMBER, "Greatest age of a command on arrival, s"),
-    "bounds.command_max_future": (ParameterKind.NUMBER, "Greatest lead of a stamp, s"),
+    "bounds.stamp_max_future": (ParameterKind.NUMBER, "Greatest lead of a stamp, s"),
     "bounds.command_max_linear_speed": (ParameterKind.NUMBER, "Refuse faster commands, m/s"),
     "bounds.command_max_angular_speed": (ParameterKind.NUMBER, "Refuse faster commands, rad/s"),
     "bounds.joint_state_timeout": (ParameterKind.NUMBER, "Greatest age of joint states, s"),
@@ -240,7 +240,7 @@ _POSITIVE = (
     "reaction_delay",
     "command_timeout",
     "command_max_age",
-    "command_max_future",
+    "stamp_max_future",
     "command_max_linear_speed",
     "command_max_angular_speed",
     "joint_state_timeout",
