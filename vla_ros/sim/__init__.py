@@ -1,8 +1,8 @@
 """The embedded robot: a Panda on its table in MuJoCo, a task, and a scripted expert.
 
-`panda.PandaSim` is the robot and its scene, `task.PickTask` says what success means, `expert.Expert`
-solves the task from the cubes' true poses. One control loop, as data generation, evaluation and the
-tests run it (the filter left out):
+`panda.PandaSim` is the robot and its scene, `task.PickTask` says what success means, and
+`expert.Expert` solves the task from the cubes' true poses. One control loop, as data generation,
+evaluation and the tests run it (the filter left out):
 
     sim = PandaSim()
     sim.reset(seed)
@@ -16,6 +16,6 @@ tests run it (the filter left out):
         task.update()
     sim.close()
 
-Distances are in metres, angles in rad, times in seconds or integer nanoseconds of simulated time; the
-base frame is `panda_link0`, its origin on the table's surface, x forwards, z up.
+Distances are in metres, angles in rad, times in seconds or integer nanoseconds of simulated time.
+The base frame is `panda_link0`: its origin at the height of the table's surface, x forwards, z up.
 """

@@ -7,21 +7,55 @@ from vla_ros.types import Array
 
 MAX_SPEED = 0.25
 MAX_TURN = 1.5
-# Speed for each metre, or rad, of error: 1/s. With 30 Hz and some 40 ms from command to motion, higher
-# gains overshoot.
+# Speed for each metre, or rad, of error: 1/s. With 30 Hz and some 40 ms from command to motion,
+# higher gains overshoot.
 GAIN = 8.0
+
+# Heights of the TCP in m: fingers around a cube, above the cubes, at the end of the lift.
 GRASP_Z = 0.018
 APPROACH_Z = 0.12
 LIFT_Z = 0.22
+# The funnel: within the first distance from the cube's axis the TCP aims for GRASP_Z, and over the
+# next its aim rises to APPROACH_Z.
+FUNNEL_BOTTOM = 0.006
+FUNNEL_WIDTH = 0.02
+
+# Close when this near to the cube's axis (m), this near to GRASP_Z, and this far open: a neighbour
+# may keep the fingers from opening fully.
+CLOSE_AWAY = 0.007
+CLOSE_ABOVE = 0.006
+OPEN_ENOUGH = 0.06
+# The cube is between the fingers within these distances; a wider slip means trying again.
+BETWEEN_AWAY = 0.016
+BETWEEN_ABOVE = 0.014
+# A cube of 40 mm is held when the fingers rest at about its size.
+HELD_OPENING = (0.03, 0.048)
+REST_SPEED = 0.01
+
+# Do not come down with fingers crossed by more than this (rad): wait at least this high (m).
+CROSSED = 0.2
+CROSSED_Z = (0.05, 0.08)
+# Off the cube by this much and this low (m), rise first, so as not to sweep the others away.
+SWEEP_AWAY = 0.03
+SWEEP_Z = 0.06
+SWEEP_SLOWDOWN = 0.15
+
+# Beyond this turn (rad) the last joint nears its end.
+TURN_RANGE = 1.9
+# An open finger comes down this far from the cube's axis (m), and needs this much room to the
+# centre of another cube; else the face costs as much as this many rad of turning.
+FINGER_SIDE = 0.055
+FINGER_ROOM = 0.035
+CROWDED_COST = 2.0
 
 
 class Expert:
     """Picks up one cube, by a funnel.
 
-    The command depends on the present state, so it corrects whatever happened before: noise, a kick, a
-    grasp that slipped. It remembers only the face of the cube that it chose, and that it decided to
-    close the gripper. Far from the cube the TCP aims above it; the nearer to the cube's axis, the lower
-    it aims; low and central it closes; holding, it lifts.
+    The command depends on the present state, so it corrects whatever happened before: noise, a
+    kick, a grasp that slipped. It remembers only the face of the cube that it chose, and that it
+    decided to close the gripper. Far from the cube the TCP aims above it; the nearer to the cube's
+    axis, the lower it aims; low and central it closes; holding, it lifts.
     """
 
     def __init__(self, sim: PandaSim, target: str) -> None:
@@ -41,42 +75,29 @@ class Expert:
         fingers, finger_speeds, _ = self._sim.finger_sample()
         opening = float(fingers.sum())
         away = float(np.linalg.norm(cube[:2] - place[:2]))
-        around = away < 0.016 and abs(place[2] - cube[2]) < 0.014
-        if self._closing and not around:
+        between = away < BETWEEN_AWAY and abs(place[2] - cube[2]) < BETWEEN_ABOVE
+        if self._closing and not between:
             self._closing = False
-        elif away < 0.007 and place[2] < GRASP_Z + 0.006 and opening > 0.06:
+        elif away < CLOSE_AWAY and place[2] < GRASP_Z + CLOSE_ABOVE and opening > OPEN_ENOUGH:
             self._closing = True
-        at_rest = float(np.abs(finger_speeds).max()) < 0.01
-        held = self._closing and 0.03 < opening < 0.048 and at_rest
 
         turn = 0.0
-        if held:
+        if self._closing and _holds(opening, finger_speeds):
             goal = np.array([place[0], place[1], LIFT_Z])
         elif self._closing:
             goal = place
         else:
             turn = self._turn(rotation, cube, cube_rotation)
-            goal = np.array([cube[0], cube[1], self._height(away, turn, place[2], opening)])
+            goal = np.array([cube[0], cube[1], _aim(away, turn, place[2], opening)])
         error = goal - place
         velocity = error * min(GAIN, MAX_SPEED / max(float(np.linalg.norm(error)), 1e-9))
-        if not self._closing and place[2] < 0.06 and away > 0.03 and error[2] > 0.0:
-            # Low and off the cube: rise first, so as not to sweep the others away.
-            velocity[:2] *= 0.15
+        low = place[2] < SWEEP_Z and away > SWEEP_AWAY
+        if low and not self._closing and error[2] > 0.0:
+            velocity[:2] *= SWEEP_SLOWDOWN
         spin = GAIN * np.cross(rotation[:, 2], [0.0, 0.0, -1.0])
         spin[2] += GAIN * turn
         spin *= min(1.0, MAX_TURN / max(float(np.linalg.norm(spin)), 1e-9))
         return np.concatenate([velocity, spin]), 0.0 if self._closing else MAX_OPENING
-
-    def _height(self, away: float, turn: float, height: float, opening: float) -> float:
-        """Return the height to aim for while approaching."""
-        aim = GRASP_Z + (APPROACH_Z - GRASP_Z) * float(np.clip((away - 0.006) / 0.02, 0.0, 1.0))
-        if opening < 0.06:
-            # Wait for the fingers to open.
-            aim = max(aim, min(height + 0.02, APPROACH_Z))
-        if abs(turn) > 0.2:
-            # Do not come down on the cube with crossed fingers.
-            aim = max(aim, min(0.08, max(height, 0.05)))
-        return aim
 
     def _turn(self, rotation: Array, cube: Array, cube_rotation: Array) -> float:
         """Return the angle in rad by which the hand must turn for its fingers to meet two faces."""
@@ -94,17 +115,32 @@ class Expert:
         best, best_cost = now, np.inf
         for quarter in range(4):
             yaw = face + quarter * np.pi / 2.0
-            turn = _wrapped(yaw - now)
-            # Fingers come down 55 mm to both sides of the centre.
-            side = 0.055 * np.array([np.cos(yaw), np.sin(yaw)])
-            clearance = min(
-                float(np.linalg.norm(cube[:2] + s * side - other)) for s in (1, -1) for other in others
-            )
-            cost = abs(turn) + (2.0 if clearance < 0.035 else 0.0)
-            # Beyond 1.9 rad the last joint nears its end.
-            if abs(turn) <= 1.9 and cost < best_cost:
+            turn = abs(_wrapped(yaw - now))
+            side = FINGER_SIDE * np.array([np.cos(yaw), np.sin(yaw)])
+            fingers = (cube[:2] + side, cube[:2] - side)
+            room = min(float(np.linalg.norm(f - other)) for f in fingers for other in others)
+            cost = turn + (CROWDED_COST if room < FINGER_ROOM else 0.0)
+            if turn <= TURN_RANGE and cost < best_cost:
                 best, best_cost = yaw, cost
         return best
+
+
+def _holds(opening: float, finger_speeds: Array) -> bool:
+    """Return whether closing fingers rest on a cube."""
+    least, greatest = HELD_OPENING
+    return least < opening < greatest and float(np.abs(finger_speeds).max()) < REST_SPEED
+
+
+def _aim(away: float, turn: float, height: float, opening: float) -> float:
+    """Return the height in m to aim for while approaching from `height`, `away` from the axis."""
+    funnel = float(np.clip((away - FUNNEL_BOTTOM) / FUNNEL_WIDTH, 0.0, 1.0))
+    aim = GRASP_Z + (APPROACH_Z - GRASP_Z) * funnel
+    if opening < OPEN_ENOUGH:
+        # Rise clear of the cube while the fingers open.
+        aim = max(aim, min(height + 0.02, APPROACH_Z))
+    if abs(turn) > CROSSED:
+        aim = max(aim, float(np.clip(height, *CROSSED_Z)))
+    return aim
 
 
 def _face_yaw(rotation: Array) -> float:

@@ -6,28 +6,32 @@ from vla_ros.kinematics import rotation_from_rotvec, rotvec_from_rotation
 from vla_ros.sim.mujoco_gl import mujoco
 from vla_ros.types import Array
 
-# Joint speed limits of the Panda in rad/s (Franka Control Interface documentation, "Limits for Panda").
+# Joint speed limits of the Panda in rad/s (Franka Control Interface documentation, "Robot and
+# interface specifications").
 JOINT_SPEED = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
-# Joint acceleration limits in rad/s2. Above the real robot's 7.5 to 20, so that a command that vanishes at
-# full speed leaves the arm still within 0.1 s.
+# Joint acceleration limits in rad/s2. Above the real robot's 7.5 to 20, so that a command that
+# vanishes at full speed leaves the arm still within 0.1 s.
 JOINT_ACCELERATION = np.array([20.0, 20.0, 20.0, 20.0, 40.0, 40.0, 40.0])
 # Distance kept from the ends of the joints' ranges, rad.
 RANGE_MARGIN = 0.02
-# Damping of the least squares. With the singular values of the Panda over the table (at least 0.1) it
-# costs under 1 % of the speed, and the pose feedback takes that back.
+# Damping of the least squares. With the singular values of the Panda over the table (at least 0.1)
+# it costs under 1 % of the speed, and the pose feedback takes that back.
 DAMPING = 0.01
 # Pull of the pose reference, 1/s, and of the posture in the null space, 1/s.
 POSE_GAIN = 10.0
 POSTURE_GAIN = 0.5
+# The posture moves fully only at TCP speeds of at least these, m/s and rad/s, and not at all at
+# rest: a commanded zero means a still arm.
+POSTURE_SPEEDS = (0.05, 0.25)
 
 
 class TwistFollower:
     """Integrates commanded twists into a trajectory of joint positions.
 
-    Damped least squares (Nakamura and Hanafusa 1986) on the commanded configuration, never the measured
-    one, so that servo errors do not feed back. The twist is integrated into a pose reference, whose
-    error is fed back: the orientation does not drift. Where a joint's limit keeps the arm from following,
-    the reference slips to where the arm is, so nothing winds up.
+    Damped least squares (Nakamura and Hanafusa 1986) on the commanded configuration, never the
+    measured one, so that servo errors do not feed back. The twist is integrated into a pose
+    reference, whose error is fed back: the orientation does not drift. Where a joint's limit keeps
+    the arm from following, the reference slips to where the arm is, so nothing winds up.
 
     Attributes:
         position: Commanded joint angles in rad, shape (7,).
@@ -36,7 +40,7 @@ class TwistFollower:
     """
 
     def __init__(self, model: "mujoco.MjModel", site: str, posture: Array) -> None:
-        """Move the site `site` of `model` with its first seven joints, tending to `posture` (7,)."""
+        """Move `site` of `model` with its first seven joints, tending to `posture` (7,)."""
         self._model = model
         self._data = mujoco.MjData(model)
         self._site = model.site(site).id
@@ -44,10 +48,10 @@ class TwistFollower:
         self._low = model.jnt_range[:7, 0] + RANGE_MARGIN
         self._high = model.jnt_range[:7, 1] - RANGE_MARGIN
         self._jacobian = np.zeros((6, model.nv))
-        self._twist = np.zeros(6)
+        self._twist: Array = np.zeros(6)
         self._reference: tuple[Array, Array] | None = None
-        self.position = posture.copy()
-        self.velocity = np.zeros(7)
+        self.position: Array = posture.copy()
+        self.velocity: Array = np.zeros(7)
 
     def reset(self, position: Array) -> None:
         """Start at rest at `position`, joint angles in rad, shape (7,)."""
@@ -62,7 +66,8 @@ class TwistFollower:
         The speed changes linearly over the period, and reaches its new value at the period's end.
 
         Args:
-            twist: Linear (m/s) and angular (rad/s) velocity of the site in the world frame, shape (6,).
+            twist: Linear (m/s) and angular (rad/s) velocity of the site in the world frame,
+                shape (6,).
             period: In s.
 
         """
@@ -75,9 +80,9 @@ class TwistFollower:
         wanted = twist + POSE_GAIN * error
         gram = jacobian @ jacobian.T
         gram[np.diag_indices(6)] += DAMPING**2
-        # The posture moves only while the TCP is told to: at a zero command the arm is still.
-        activity = min(1.0, float(np.linalg.norm(twist[:3]) / 0.05 + np.linalg.norm(twist[3:]) / 0.25))
-        posture = (POSTURE_GAIN * activity) * (self._posture - self.position)
+        moving = (np.linalg.norm(twist[:3]), np.linalg.norm(twist[3:])) / np.array(POSTURE_SPEEDS)
+        pull = POSTURE_GAIN * min(1.0, float(moving.sum()))
+        posture = pull * (self._posture - self.position)
         solution = np.linalg.solve(gram, np.stack([wanted, jacobian @ posture], axis=1))
         speed = jacobian.T @ (solution[:, 0] - solution[:, 1]) + posture
 
@@ -109,9 +114,9 @@ class TwistFollower:
         return place, rotation, self._jacobian[:, :7]
 
     def _limit_speed(self, speed: Array) -> tuple[Array, bool]:
-        """Slow down, keeping the direction, to the joints' limits and to what stops in their ranges."""
+        """Slow down, keeping the direction, to what the joints can do and stop in their ranges."""
         room = np.where(speed > 0.0, self._high - self.position, self.position - self._low)
-        # Half of the acceleration is left for the tick's delay.
-        limit = np.minimum(JOINT_SPEED, np.sqrt(JOINT_ACCELERATION * np.maximum(room, 0.0)))
+        # v^2 = 2 a s with half of the least acceleration: the rest is for the delay of a tick.
+        limit = np.minimum(JOINT_SPEED, np.sqrt(JOINT_ACCELERATION.min() * np.maximum(room, 0.0)))
         excess = float(np.max(np.abs(speed) / np.maximum(limit, 1e-9)))
         return (speed / excess, True) if excess > 1.0 else (speed, False)

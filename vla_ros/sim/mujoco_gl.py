@@ -15,19 +15,18 @@ class RenderError(RuntimeError):
     """This machine cannot render."""
 
 
-def _missing_library() -> str | None:
-    for library in ("libEGL.so.1", "libGL.so.1"):
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            return library
-    return None
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
-_missing: str | None = None
+_missing: list[str] = []
 if os.environ.setdefault("MUJOCO_GL", "egl").lower() == "egl":
-    _missing = _missing_library()
-    if _missing is not None:
+    _missing = [library for library in ("libEGL.so.1", "libGL.so.1") if not _loads(library)]
+    if _missing:
         os.environ["MUJOCO_GL"] = "disable"
 
 import mujoco  # noqa: E402  (the choice above must come first)
@@ -35,8 +34,8 @@ import mujoco  # noqa: E402  (the choice above must come first)
 
 def check_rendering() -> None:
     """Raise RenderError, with what to install, if this machine cannot render."""
-    if _missing is not None:
-        msg = f"cannot render cameras: {_missing} is missing; install it with: {APT_LINE}"
+    if _missing:
+        msg = f"cannot render cameras: {' and '.join(_missing)} missing; install with: {APT_LINE}"
         raise RenderError(msg)
 
 

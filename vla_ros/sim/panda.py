@@ -31,18 +31,18 @@ _ARM_JITTER = 0.02
 
 
 def urdf() -> str:
-    """Return the URDF of the simulated robot, with inertias, links `panda_link0` to `panda_hand_tcp`."""
+    """Return the URDF of the simulated robot: links `panda_link0` to `panda_hand_tcp`, inertias."""
     return (ASSETS / "panda.urdf").read_text(encoding="utf-8")
 
 
 class PandaSim:
-    """The simulated robot and its scene. Its time is simulated time, which only `advance` moves.
+    """The simulated robot and its scene, in simulated time, which only `advance` moves.
 
-    Two uses must not meet in one object: a simulation runs (`reset`, `advance`), or a recorded one is
-    shown (`set_state`, `render`).
+    Two uses must not meet in one object: a simulation runs (`reset`, `advance`), or a recorded one
+    is shown (`set_state`, `render`).
 
     Attributes:
-        model: MuJoCo's model. Lights, colours and cameras may be changed in it, and show in `render`.
+        model: MuJoCo's model. Lights, colours and cameras may be changed in it; `render` shows it.
         data: MuJoCo's state.
         joint_names: Names of the arm's joints, in the order of the joint vectors.
         cameras: Size (height, width) of each camera's pictures.
@@ -55,11 +55,12 @@ class PandaSim:
         """Load the scene, reset to seed 0.
 
         Args:
-            cameras: (height, width) of each camera to render; by default CAMERAS, `front` 160x160 and
-                `wrist` 96x96.
+            cameras: (height, width) of each camera to render; by default CAMERAS, `front` 160x160
+                and `wrist` 96x96.
 
         Raises:
-            ValueError: If a camera is unknown (`front`, `wrist` and `side` exist) or its size out of range.
+            ValueError: If a camera is unknown (there are `front`, `wrist` and `side`) or its size
+                out of range.
 
         """
         self.model = mujoco.MjModel.from_xml_path(str(ASSETS / "scene.xml"))
@@ -80,7 +81,7 @@ class PandaSim:
         self._acceleration = np.zeros(self.model.nv)
         self.reset(0)
 
-    def __enter__(self) -> "PandaSim":
+    def __enter__(self) -> "PandaSim":  # noqa: PYI034 - typing.Self needs Python 3.11
         return self
 
     def __exit__(
@@ -97,7 +98,7 @@ class PandaSim:
         return self._steps * STEP_NS
 
     def reset(self, seed: int) -> None:
-        """Put the arm near HOME with an open gripper and the cubes at random poses, drawn from `seed`."""
+        """Put the arm near HOME, gripper open, and the cubes at random poses, drawn from `seed`."""
         rng = np.random.default_rng(seed)
         data = self.data
         mujoco.mj_resetData(self.model, data)
@@ -118,7 +119,7 @@ class PandaSim:
         self._due_ns = 0
         self._start_velocity = np.zeros(7)
         self._start_position = data.qpos[:7].copy()
-        self._twist = np.zeros(6)
+        self._twist: Array = np.zeros(6)
         self._twist_ns = -COMMAND_TIMEOUT_NS
         self.set_gripper(MAX_OPENING)
         data.ctrl[:7] = data.qpos[:7]
@@ -192,7 +193,7 @@ class PandaSim:
         )
 
     def finger_sample(self) -> tuple[Array, Array, Array]:
-        """Return position (m), velocity (m/s) and effort (N) of the two fingers, shape (2,) each."""
+        """Return position (m), velocity (m/s) and effort (N) of the fingers, shape (2,) each."""
         data = self.data
         return data.qpos[7:9].copy(), data.qvel[7:9].copy(), data.qfrc_actuator[7:9].copy()
 
@@ -202,12 +203,12 @@ class PandaSim:
         return self.data.site_xpos[self._tcp].copy(), rotation
 
     def cube_pose(self, colour: str) -> tuple[Array, Array]:
-        """Return the centre (3,) in m and rotation (3, 3) of the cube of `colour`, in the base frame."""
+        """Return the centre (3,) in m and rotation (3, 3) in the base frame of one cube."""
         body = self.data.body(f"cube_{colour}")
         return body.xpos.copy(), body.xmat.reshape(3, 3).copy()
 
     def cube_poses(self) -> Array:
-        """Return x, y, z and quaternion x, y, z, w of the cubes in the order of CUBES, shape (3, 7)."""
+        """Return x, y, z and quaternion x, y, z, w of each cube as in CUBES, shape (3, 7)."""
         poses = [self.cube_pose(colour) for colour in CUBES]
         return np.array([np.concatenate([p, quaternion_from_rotation(r)]) for p, r in poses])
 
@@ -272,13 +273,14 @@ class PandaSim:
     def _drive_servos(self, elapsed: float) -> None:
         """Set the position servos for the step that begins `elapsed` s into the plan.
 
-        A servo alone follows with a first-order lag of damping / gain, about 80 ms. Adding what damping
-        and inertia will take, as forces turned into positions by the gain, cancels it. The damping acts
-        on the speed at the step's end (MuJoCo's integrator is implicit in it), the gain on the position
-        at its beginning.
+        A servo alone follows with a first-order lag of damping / gain, about 80 ms. Adding what
+        damping and inertia will take, as forces turned into positions by the gain, cancels it. The
+        damping acts on the speed at the step's end (MuJoCo's integrator is implicit in it), the
+        gain on the position at its beginning.
         """
         acceleration = self._acceleration[:7]
-        position = self._start_position + elapsed * (self._start_velocity + 0.5 * elapsed * acceleration)
+        mean_velocity = self._start_velocity + 0.5 * elapsed * acceleration
+        position = self._start_position + elapsed * mean_velocity
         velocity = self._start_velocity + (elapsed + STEP_NS * 1e-9) * acceleration
         mujoco.mj_mulM(self.model, self.data, self._inertia_force, self._acceleration)
         lead = self._speed_lead * velocity + self._inertia_force[:7] / self._gain

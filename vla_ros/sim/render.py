@@ -1,5 +1,7 @@
 """Pictures of the scene, from its generalised positions."""
 
+import os
+
 import numpy as np
 
 from vla_ros.sim.mujoco_gl import RenderError, check_rendering, mujoco
@@ -11,9 +13,9 @@ SIZE_RANGE = (16, 2048)
 class SceneRenderer:
     """Renders a model's cameras.
 
-    It draws from positions alone, in its own MjData, so it may run in another thread than the physics;
-    but create, use and close one renderer in one thread, since a GL context belongs to its thread.
-    GL contexts are made at the first picture of each size.
+    It draws from positions alone, in its own MjData, so it may run in another thread than the
+    physics. But draw with one renderer, and close it, in one thread only: its GL contexts, made at
+    the first picture of each size, belong to that thread.
     """
 
     def __init__(self, model: "mujoco.MjModel") -> None:
@@ -42,7 +44,7 @@ class SceneRenderer:
         """
         check_camera(self._model, camera)
         check_size(height, width)
-        renderer = self._renderer(height, width, pretty)
+        renderer = self._renderer(height, width, pretty=pretty)
         data = self._data
         data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, data)
@@ -58,7 +60,7 @@ class SceneRenderer:
             renderer.close()
         self._renderers.clear()
 
-    def _renderer(self, height: int, width: int, pretty: bool) -> "mujoco.Renderer":
+    def _renderer(self, height: int, width: int, *, pretty: bool) -> "mujoco.Renderer":
         key = (height, width, pretty)
         if key not in self._renderers:
             check_rendering()
@@ -69,7 +71,7 @@ class SceneRenderer:
             try:
                 renderer = mujoco.Renderer(self._model, height, width)
             except Exception as err:  # the GL stack raises many kinds
-                msg = f"cannot render cameras with MUJOCO_GL={_backend()}: {err}"
+                msg = f"cannot render cameras with MUJOCO_GL={os.environ['MUJOCO_GL']}: {err}"
                 raise RenderError(msg) from err
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = pretty
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
@@ -117,9 +119,3 @@ def project(model: "mujoco.MjModel", qpos: Array, camera: str, point: Array) -> 
     focal = 0.5 / np.tan(np.deg2rad(model.cam_fovy[index]) / 2.0)
     scale = focal / max(depth, 1e-3)
     return np.array([0.5 + scale * local[0], 0.5 - scale * local[1]]), depth
-
-
-def _backend() -> str:
-    import os
-
-    return os.environ.get("MUJOCO_GL", "")

@@ -13,7 +13,7 @@ HOLD_NS = 250_000_000
 
 
 def target_of(instruction: str) -> str | None:
-    """Return the one colour of a cube that the instruction names, or None if it names none or several."""
+    """Return the one colour of a cube that the instruction names, or None for none or several."""
     words = set(re.findall(r"[a-z]+", instruction.lower()))
     named = [colour for colour in CUBES if colour in words]
     return named[0] if len(named) == 1 else None
@@ -29,8 +29,8 @@ class PickTask:
 
     Attributes:
         target: Colour of the cube to lift, or None: then nothing succeeds.
-        success: Held since `update` saw the target above 0.12 m and the others below 0.05 m for 0.25 s
-            without a break; stays true until `set_instruction`.
+        success: Whether `update` has seen the target above 0.12 m and the others below 0.05 m for
+            0.25 s without a break. Once true it stays so until `set_instruction`.
         wrong_lifted: A cube other than the target was above 0.08 m at some `update`.
 
     """
