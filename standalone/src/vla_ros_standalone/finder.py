@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 
-PACKAGES = Path(__file__).parent / "packages"
+PACKAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "packages")
 
 CODE_PACKAGES = frozenset({"rclpy", "cv_bridge", "ament_index_python"})
 """Packages with code of their own, in the folder ``packages``."""
@@ -47,7 +45,7 @@ MESSAGE_PACKAGES = frozenset(
 """Packages generated from type definitions, as modules without a file."""
 
 
-class _InterfaceLoader(Loader):
+class _InterfaceLoader:
     """Fills ``<package>``, ``<package>.msg`` and ``<package>.srv``; classes are made when asked for."""
 
     def create_module(self, spec):
@@ -73,26 +71,24 @@ class _InterfaceLoader(Loader):
         module.__dir__ = lambda: sorted({*vars(module), *names})
 
 
-class StandaloneFinder(MetaPathFinder):
+class StandaloneFinder:
     """Finds the packages that this distribution provides."""
 
     def find_spec(self, fullname, path=None, target=None):
         top, _, rest = fullname.partition(".")
-        if top == "rclpy" and rest:
-            _explain_unloadable_rclpy(fullname)
-            return None
-        if top not in CODE_PACKAGES and top not in MESSAGE_PACKAGES:
-            return None
-        if real_rclpy() is not None:
-            return None
         if top in CODE_PACKAGES:
-            return None if rest else PathFinder.find_spec(fullname, [str(PACKAGES)])
+            if rest:
+                _explain_unloadable_rclpy(fullname)
+                return None
+            return None if real_rclpy() else PathFinder.find_spec(fullname, [PACKAGES])
+        if top not in MESSAGE_PACKAGES or real_rclpy():
+            return None
         if rest in ("", "msg", "srv"):
             return ModuleSpec(fullname, _InterfaceLoader(), is_package=not rest)
         return None
 
 
-def real_rclpy() -> Path | None:
+def real_rclpy() -> str | None:
     """Find the folder of a real ROS 2's rclpy on ``sys.path``.
 
     Raises:
@@ -100,33 +96,35 @@ def real_rclpy() -> Path | None:
     """
     spec = PathFinder.find_spec("rclpy")
     if spec is not None and spec.origin is not None:
-        return Path(spec.origin).parent
+        return os.path.dirname(spec.origin)
     sourced = _sourced_rclpy()
     if sourced is not None:
-        raise ImportError(_explanation(sourced), name="rclpy", path=str(sourced))
+        raise ImportError(_explanation(sourced), name="rclpy", path=sourced)
     return None
 
 
-def _sourced_rclpy() -> Path | None:
+def _sourced_rclpy() -> str | None:
     """Find rclpy in the prefixes that a sourced ROS 2 names, for whichever Python it was built."""
     if "ROS_DISTRO" not in os.environ:
         return None
+    from glob import glob
+
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
-        for pattern in ("lib/python3*/*-packages/rclpy", "local/lib/python3*/*-packages/rclpy"):
-            for folder in sorted(Path(prefix).glob(pattern)):
-                return folder
+        for library in ("lib", "local/lib"):
+            pattern = f"{library}/python3*/*-packages/rclpy"
+            for folder in sorted(glob(pattern, root_dir=prefix)):
+                return os.path.join(prefix, folder)
     return None
 
 
 def _explain_unloadable_rclpy(fullname: str) -> None:
     """Say why the C extension of a sourced ROS 2 is not found, which ROS 2 itself leaves open."""
-    loaded = sys.modules.get("rclpy")
-    origin = getattr(loaded, "__file__", None)
-    if fullname == "rclpy._rclpy_pybind11" and origin and PACKAGES not in Path(origin).parents:
-        raise ImportError(_explanation(Path(origin).parent), name=fullname)
+    origin = getattr(sys.modules.get("rclpy"), "__file__", None)
+    if fullname == "rclpy._rclpy_pybind11" and origin and not origin.startswith(PACKAGES):
+        raise ImportError(_explanation(os.path.dirname(origin)), name=fullname)
 
 
-def _explanation(folder: Path) -> str:
+def _explanation(folder: str) -> str:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return (
         f"ROS 2 {os.environ.get('ROS_DISTRO', '')} is sourced, and its rclpy ({folder}) cannot be loaded by "

@@ -4,8 +4,9 @@ The definitions come from rosbags' typestores, by ``ROS_DISTRO`` (Humble where i
 generated when first asked for, and behaves as the one that ``rosidl_generator_py`` writes: keyword
 arguments only, every field optional, wrong types refused with ``AssertionError`` and unknown fields with
 ``AttributeError``, numeric sequences as ``array.array``, numeric arrays of fixed size as ``numpy.ndarray``,
-``byte`` as ``bytes`` of length one. As in rclpy on Humble, a sequence does not take a numpy array:
-``array.array("d", values.tobytes())`` and ``array.array("B", image.tobytes())`` are the fast ways in.
+``byte`` as ``bytes`` of length one. As in rclpy on Humble, a constructor converts what ``array.array``
+can convert, a numpy array too, but setting a sequence takes no numpy array:
+``message.data = array.array("B", image.tobytes())`` is the fast way in, there as here.
 
 Encoding is plain CDR (XCDR1), as every ROS 2 middleware speaks it: a header of four bytes, then each
 primitive aligned to its own size. Consecutive primitives, those of nested messages included, are one
@@ -233,7 +234,16 @@ def dds_type_name(cls: type) -> str:
 
 @cache
 def type_hash(cls: type) -> str:
-    """Give the type's REP 2011 hash, ``RIHS01_`` and 64 hexadecimal digits."""
+    """Give the type's REP 2011 hash, ``RIHS01_`` and 64 hexadecimal digits.
+
+    Raises:
+        ValueError: A service's, in a distribution whose services have no event message.
+    """
+    if (
+        type_name(cls) in _SERVICES
+        and "service_msgs/msg/ServiceEventInfo" not in _store().fielddefs
+    ):
+        raise ValueError(f"{type_name(cls)}: ROS 2 {distro()} defines no type hash for services")
     hasher = Typestore()
     for name, (constants, fields) in _store().fielddefs.items():
         # rosidl reads `char` in a .msg file as uint8, and hashes it as that.
@@ -293,7 +303,9 @@ def deserialize(buffer, cls: type):
     """
     view = memoryview(buffer).cast("B")
     if len(view) < 4 or view[0] != 0 or view[1] > 1:
-        raise ValueError(f"{cls._TYPE_NAME}: not CDR: header {bytes(view[:4]).hex(' ') or 'missing'}")
+        raise ValueError(
+            f"{cls._TYPE_NAME}: not CDR: header {bytes(view[:4]).hex(' ') or 'missing'}"
+        )
     body = view[4:]
     try:
         message, end = _reader(cls._TYPE_NAME, "<" if view[1] else ">")(body, 0)
@@ -380,9 +392,13 @@ def _make_message(name: str) -> type:
         )
         initial = f"default_{field.name}" + ("()" if callable(default) else "")
         arguments.append(f"{field.name}=None")
+        given = field.name
+        if field.numeric and not field.single:
+            scope[f"convert_{field.name}"] = _converter(field)
+            given = f"convert_{field.name}({field.name})"
         body.append(
             f"  self._{field.name} = {initial} if {field.name} is None"
-            f" else check_{field.name}({field.name})"
+            f" else check_{field.name}({given})"
         )
     signature = ", ".join(["self", *(["*"] if arguments else []), *arguments])
     exec(f"def __init__({signature}):\n" + "\n".join(body), scope)
@@ -395,6 +411,21 @@ def _setter(slot: str, check: Callable) -> Callable:
         setattr(self, slot, check(value))
 
     return put
+
+
+def _converter(field: _Field) -> Callable:
+    """Make the conversion of numbers given to a constructor, which in rclpy is laxer than setting."""
+    code, dtype = field.primitive.code, np.dtype(field.primitive.dtype)
+
+    def convert_array(value):
+        return np.array(value, dtype)
+
+    def convert_sequence(value):
+        if isinstance(value, np.ndarray) and value.dtype == dtype:
+            return array(code, value.tobytes())
+        return array(code, value)
+
+    return convert_array if field.kind == Nodetype.ARRAY else convert_sequence
 
 
 def _default(message: str, field: _Field, constants: dict[str, object]):
@@ -469,7 +500,9 @@ def _check_one(field: _Field) -> Callable:
         if not isinstance(value, float):
             raise _refuse(field, value, "of type 'float'")
         if primitive.code == "f" and abs(value) > _FLOAT32_MAX and not math.isinf(value):
-            raise AssertionError(f"The '{field.name}' field must be a float in 32 bits, not {value}")
+            raise AssertionError(
+                f"The '{field.name}' field must be a float in 32 bits, not {value}"
+            )
         return value
 
     def integer(value):
@@ -504,7 +537,8 @@ def _check_sequence(field: _Field) -> Callable:
             value = array("B", value)
         else:
             _require_collection(field, value)
-            value = [one(entry) for entry in value]
+            for entry in value:
+                one(entry)
             value = value if code is None else array(code, value)
         if field.length and len(value) > field.length:
             raise AssertionError(
@@ -525,7 +559,8 @@ def _check_array(field: _Field) -> Callable:
                 raise _refuse(field, value, f"a flat numpy.ndarray of {dtype}")
         else:
             _require_collection(field, value)
-            value = [one(entry) for entry in value]
+            for entry in value:
+                one(entry)
             value = value if dtype is None else np.array(value, dtype)
         if len(value) != field.length:
             raise AssertionError(
