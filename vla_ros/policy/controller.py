@@ -1,0 +1,281 @@
+"""The policy's loop without its clock: when to observe, when to infer, what to command."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla_ros.kinematics import SerialChain, rotation_from_rotvec
+from vla_ros.observation.aligner import Aligner, AlignerConfig, Hold, Moment
+from vla_ros.observation.observation import Observation
+from vla_ros.observation.state import StateError, check_state_names
+from vla_ros.policy.bundle import Bundle, BundleError
+from vla_ros.policy.policy import Chunk
+from vla_ros.policy.scheduler import ChunkScheduler
+from vla_ros.robot import RobotConfig
+from vla_ros.types import Array, Frame, JointSample
+
+STOPPED = Hold("stopped")
+NO_INSTRUCTION = Hold("no instruction")
+NO_ROBOT = Hold("waiting for robot_description")
+NO_MODEL = Hold("waiting for model")
+OUT_OF_STEP = Hold("cameras out of step", "no frames of all cameras and joints of one moment")
+EXHAUSTED = Hold("chunk exhausted", "the next chunk is late")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where a chunk that has just started will bring the TCP.
+
+    Attributes:
+        stamp_ns: Stamp of the observation that the chunk was predicted from.
+        period_ns: Time of one action.
+        positions: Of the TCP in the base frame after each action still to be executed, m, (m, 3).
+        rotations: Of the TCP in the base frame, likewise, (m, 3, 3).
+
+    """
+
+    stamp_ns: int
+    period_ns: int
+    positions: Array
+    rotations: Array
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStep:
+    """What to command now.
+
+    Attributes:
+        twist: Velocity of the TCP in the base frame: m/s and rad/s, shape (6,); 0 in a hold.
+        gripper: Opening in m, or None to leave it as it is, as in a hold.
+        hold: Why the arm holds still, or None if it moves.
+        plan: Set if this is the first action of a chunk.
+
+    """
+
+    twist: Array
+    gripper: float | None
+    hold: Hold | None
+    plan: Plan | None
+
+
+class PolicyController:
+    """Turns frames, joint samples, an instruction and chunks into commands, without a clock.
+
+    Its owner brings the data, runs the model on what `due_observation` returns and brings the chunk
+    back with `accept` (or `fail`), while `tick` gives the command of every period. The node does
+    that with messages, a timer and a thread; evaluation with simulated time.
+
+    Whatever breaks the motion off (an empty or a new instruction, data that are stale, a stop)
+    drops the chunk at once, and the result of an inference that is still running is not taken.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        robot: RobotConfig,
+        chain: SerialChain | None,
+        *,
+        replan_actions: int = 4,
+        sensing: AlignerConfig | None = None,
+        running: bool = True,
+    ) -> None:
+        """Start holding still.
+
+        Args:
+            bundle: What the model needs and gives.
+            robot: The robot.
+            chain: Its kinematics, or None to hold until `set_chain`.
+            replan_actions: Actions of a chunk after which the next is predicted.
+            sensing: What counts as fresh, simultaneous and frozen.
+            running: Whether to act at once, or only after `start`.
+
+        Raises:
+            BundleError: If the bundle does not fit the robot, or `replan_actions` not the bundle.
+
+        """
+        action = bundle.manifest.action
+        try:
+            check_state_names(
+                bundle.manifest.state.names, robot.joints, gripper=bool(robot.gripper_joints)
+            )
+        except StateError as err:
+            msg = f"the bundle {bundle.path} does not fit the robot {robot.name!r}: {err}"
+            raise BundleError(msg) from err
+        if not 1 <= replan_actions <= action.chunk:
+            msg = (
+                f"replan_actions is {replan_actions}, but must be 1 to {action.chunk}, the "
+                f"actions in a chunk of the bundle {bundle.path}"
+            )
+            raise BundleError(msg)
+        self._robot = robot
+        self._chain = chain
+        self._running = running
+        self._period_ns = bundle.period_ns
+        self._scheduler = ChunkScheduler(replan_actions)
+        self._instruction = ""
+        self._epoch = 0
+        self._inferring = False
+        self._arrived: Chunk | None = None
+        self._observed_ns = -1  # the newest observation of this epoch
+        self._failure: Hold | None = None
+        self._moved = False
+        self.aligner = Aligner(bundle.camera_names, sensing)
+
+    @property
+    def instruction(self) -> str:
+        """What it is told to do; empty to hold still."""
+        return self._instruction
+
+    @property
+    def robot(self) -> RobotConfig:
+        """The robot."""
+        return self._robot
+
+    def add_frame(self, frame: Frame) -> bool:
+        """Take a camera's frame; return False if it is late, a duplicate or out of order."""
+        return self.aligner.add_frame(frame)
+
+    def add_joints(self, sample: JointSample) -> bool:
+        """Take a joint sample; return False if it is late."""
+        return self.aligner.add_joints(sample)
+
+    def set_chain(self, chain: SerialChain) -> None:
+        """Take the robot's kinematics."""
+        self._chain = chain
+        self._break_off()
+
+    def set_instruction(self, instruction: str) -> None:
+        """Do something else from now on, or nothing if the instruction is empty or blank."""
+        instruction = instruction.strip()
+        if instruction != self._instruction:
+            self._instruction = instruction
+            self._failure = None
+            self._break_off()
+
+    def start(self) -> None:
+        """Act, after `stop` or if it was built not to."""
+        self._running = True
+
+    def stop(self) -> None:
+        """Hold still until `start`."""
+        self._running = False
+        self._break_off()
+
+    def due_observation(self, now_ns: int) -> Observation | None:
+        """Return what the model is to be run on now, if anything.
+
+        That is when `replan_actions` of the chunk have been executed, or there is none, and all
+        cameras show a moment that no observation was made of before. Call it when data arrive: an
+        observation made then is as young as can be.
+        """
+        if self._inferring or self._arrived is not None or not self._scheduler.wants_chunk:
+            return None
+        if self._chain is None or self._obstacle(now_ns) is not None:
+            return None
+        moment = self.aligner.moment()
+        if moment is None or moment.stamp_ns <= self._observed_ns:
+            return None
+        self._observed_ns = moment.stamp_ns
+        self._inferring = True
+        return self._observation(moment, self._chain)
+
+    def accept(self, chunk: Chunk, now_ns: int) -> bool:
+        """Take the model's result; `tick` starts it.
+
+        Returns:
+            Whether the arm holds still for lack of it, so that it should start at once. False also
+            if it is for what has been broken off meanwhile, and is dropped.
+
+        """
+        self._inferring = False
+        if chunk.epoch != self._epoch:
+            return False
+        self._failure = None
+        self._arrived = chunk
+        return self._scheduler.empty and self._obstacle(now_ns) is None
+
+    def fail(self, observation: Observation, message: str) -> None:
+        """Take the news that the model gave nothing usable for an observation: hold until it does.
+
+        Args:
+            observation: What it was run on.
+            message: What went wrong.
+
+        """
+        self._inferring = False
+        if observation.epoch == self._epoch:
+            self._failure = Hold("model failed", message)
+            self._scheduler.clear()
+
+    def tick(self, now_ns: int) -> PolicyStep:
+        """Return the command of the period that begins now."""
+        hold = self._obstacle(now_ns)
+        if hold is not None:
+            self._break_off()
+            return PolicyStep(np.zeros(6), None, hold, None)
+        plan = None
+        if self._arrived is not None:
+            if self._scheduler.start(self._arrived):
+                plan = self._plan(self._arrived)
+            self._arrived = None
+        action = self._scheduler.take(now_ns)
+        if action is None:
+            return PolicyStep(np.zeros(6), None, self._wait(), None)
+        self._moved = True
+        return PolicyStep(action.twist, action.gripper, None, plan)
+
+    def _obstacle(self, now_ns: int) -> Hold | None:
+        """Return what forbids motion whatever the model says."""
+        if not self._running:
+            return STOPPED
+        if not self._instruction:
+            return NO_INSTRUCTION
+        if self._chain is None:
+            return NO_ROBOT
+        return self.aligner.fault(now_ns)
+
+    def _wait(self) -> Hold:
+        """Return why there is no action, though nothing forbids one."""
+        if self._failure is not None:
+            return self._failure
+        if self._moved:
+            return EXHAUSTED
+        if not self._inferring and self.aligner.moment() is None:
+            return OUT_OF_STEP
+        return NO_MODEL
+
+    def _break_off(self) -> None:
+        """Drop the chunk, and the result of an inference that is running."""
+        self._epoch += 1
+        self._scheduler.clear()
+        self._arrived = None
+        self._moved = False
+        self._observed_ns = -1
+
+    def _observation(self, moment: Moment, chain: SerialChain) -> Observation:
+        position, rotation = chain.pose(moment.joints.position)
+        return Observation(
+            stamp_ns=moment.stamp_ns,
+            images=moment.images,
+            joints=moment.joints,
+            joint_names=self._robot.joints,
+            tcp_position=position,
+            tcp_rotation=rotation,
+            instruction=self._instruction,
+            epoch=self._epoch,
+        )
+
+    def _plan(self, chunk: Chunk) -> Plan | None:
+        """Return where the scheduler's chunk leads from where the TCP is now."""
+        joints = self.aligner.joints
+        if joints is None or self._chain is None:
+            return None
+        position, rotation = self._chain.pose(joints.position)
+        period_s = self._period_ns / 1e9
+        positions, rotations = [], []
+        for twist in self._scheduler.remaining():
+            position = position + twist[:3] * period_s
+            rotation = rotation_from_rotvec(twist[3:] * period_s) @ rotation
+            positions.append(position)
+            rotations.append(rotation)
+        return Plan(chunk.stamp_ns, self._period_ns, np.array(positions), np.array(rotations))

@@ -1,0 +1,90 @@
+"""Which action of which chunk comes next, counted in actions really executed."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla_ros.policy.policy import Chunk
+from vla_ros.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action.
+
+    Attributes:
+        twist: Velocity of the TCP in the base frame: m/s and rad/s, shape (6,).
+        gripper: Opening in m.
+
+    """
+
+    twist: Array
+    gripper: float
+
+
+class ChunkScheduler:
+    """Executes chunks one after the other without a gap, a jump or a step back.
+
+    A chunk predicted from an observation at t0 starts at the index of its first action that is not
+    yet due: the number of actions executed since t0, whoever's they were. An estimate of the delay
+    would do harm where it is wrong, and most of all at the start, when nothing has been executed:
+    the first chunk starts at 0. The first actions are blended linearly with what was left of the
+    previous chunk.
+    """
+
+    def __init__(self, replan_actions: int, blend_actions: int = 3) -> None:
+        """Start without a chunk.
+
+        Args:
+            replan_actions: Actions of a chunk after which the next one is wanted.
+            blend_actions: Actions at the start of a chunk that are mixed with its predecessor's.
+
+        """
+        self._replan_actions = replan_actions
+        self._blend_actions = blend_actions
+        self._executed_ns: deque[int] = deque(maxlen=1024)
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop the chunk and what was executed: the next chunk starts at 0."""
+        self._twists: Array = np.zeros((0, 6))
+        self._gripper: Array = np.zeros(0)
+        self._taken = 0
+        self._executed_ns.clear()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no action left."""
+        return self._taken >= len(self._gripper)
+
+    @property
+    def wants_chunk(self) -> bool:
+        """Whether it is time to predict the next chunk."""
+        return self.empty or self._taken >= self._replan_actions
+
+    def start(self, chunk: Chunk) -> bool:
+        """Go on with `chunk`; return False, changing nothing, if all its actions are past."""
+        first = sum(time_ns > chunk.stamp_ns for time_ns in self._executed_ns)
+        if first >= len(chunk.gripper):
+            return False
+        twists = chunk.twists[first:].copy()
+        old = self._twists[self._taken :]
+        count = min(self._blend_actions, len(old), len(twists))
+        share = (np.arange(count) + 1.0)[:, None] / (self._blend_actions + 1.0)
+        twists[:count] = share * twists[:count] + (1.0 - share) * old[:count]
+        self._twists, self._gripper, self._taken = twists, chunk.gripper[first:], 0
+        return True
+
+    def remaining(self) -> Array:
+        """Return the twists still to be executed, as they will be, shape (m, 6)."""
+        return self._twists[self._taken :]
+
+    def take(self, now_ns: int) -> Action | None:
+        """Return the action to execute from now on, or None if there is none left."""
+        if self.empty:
+            return None
+        action = Action(self._twists[self._taken], float(self._gripper[self._taken]))
+        self._taken += 1
+        self._executed_ns.append(now_ns)
+        return action
