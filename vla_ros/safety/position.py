@@ -15,7 +15,7 @@ class TcpPosition:
     """Forward kinematics of one point, by the product of exponentials.
 
     The TCP at joint positions zero is moved by each joint in turn, from the last to the first,
-    about the axis that this joint has at zero (Lynch and Park, Modern Robotics, section 4.1). On floats:
+    about the axis that this joint has at zero (Lynch and Park, Modern Robotics, 4.1). On floats:
     for one point that is ten times as fast as products of numpy matrices, and the filter needs no
     more than the position.
     """
