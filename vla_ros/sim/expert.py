@@ -32,6 +32,11 @@ BETWEEN_ABOVE = 0.014
 HELD_OPENING = (0.03, 0.048)
 REST_SPEED = 0.01
 
+# Speed at which a lift begins (m/s), and what each metre of height adds (1/s): starting at full speed
+# would take a stretched arm's second joint over its effort bound.
+LIFT_SPEED = 0.08
+LIFT_GAIN = 4.0
+
 # Do not come down with fingers crossed by more than this (rad): wait at least this high (m).
 CROSSED = 0.2
 CROSSED_Z = (0.05, 0.08)
@@ -82,15 +87,17 @@ class Expert:
             self._closing = True
 
         turn = 0.0
+        speed = MAX_SPEED
         if self._closing and _holds(opening, finger_speeds):
             goal = np.array([place[0], place[1], LIFT_Z])
+            speed = min(speed, LIFT_SPEED + LIFT_GAIN * max(float(place[2]) - GRASP_Z, 0.0))
         elif self._closing:
             goal = place
         else:
             turn = self._turn(rotation, cube, cube_rotation)
             goal = np.array([cube[0], cube[1], _aim(away, turn, place[2], opening)])
         error = goal - place
-        velocity = error * min(GAIN, MAX_SPEED / max(float(np.linalg.norm(error)), 1e-9))
+        velocity = error * min(GAIN, speed / max(float(np.linalg.norm(error)), 1e-9))
         low = place[2] < SWEEP_Z and away > SWEEP_AWAY
         if low and not self._closing and error[2] > 0.0:
             velocity[:2] *= SWEEP_SLOWDOWN
