@@ -67,7 +67,6 @@ setup(
             "policy_node = vla_ros.nodes.policy_node:main",
             "safety_node = vla_ros.nodes.safety_node:main",
             "sim_node = vla_ros.nodes.sim_node:main",
-            "recorder_node = vla_ros.nodes.recorder_node:main",
         ]
     },
 )

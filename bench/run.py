@@ -1,0 +1,192 @@
+"""`make bench`: what the paths of the design cost, printed and written to bench/results.json.
+
+Every figure is measured here and now, on this machine; two processes talk over the loopback.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+DOMAIN = "98"
+IMAGE_TRIPS, TWISTS = 500, 3000
+WARM_UP = 0.1
+
+
+def main() -> int:
+    """Run every benchmark, or one role of the two-process ones."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, default=HERE / "results.json")
+    parser.add_argument("--no-demo", action="store_true", help="leave out the launched loop")
+    args = parser.parse_args()
+
+    results: dict[str, object] = {"machine": machine()}
+    print(f"load before: {os.getloadavg()[0]:.2f} (the figures want an idle machine)")
+    for name, measure in {
+        "image_640x480_round_trip_ms": image_round_trip,
+        "twist_one_way_1khz_us": twist_one_way,
+        "filter_step_us": filter_step,
+        "model_one_core_ms": model,
+        "camera_decode_and_fit_640x480_us": decode_and_fit,
+        "render_160x160_ms": render,
+    }.items():
+        results[name] = measure()
+        print(f"{name:<36}{results[name]}")
+    if not args.no_demo:
+        results["demo"] = demo()
+        print(f"{'demo':<36}{results['demo']}")
+    args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(f"written to {args.json}")
+    return 0
+
+
+def machine() -> dict[str, object]:
+    """Return what the figures depend on."""
+    model_name = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    packages = ["numpy", "onnxruntime", "mujoco", "cyclonedds", "rosbags", "opencv-python-headless"]
+    return {
+        "cpu": model_name,
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Return p50, p99 and max of the values after the first tenth, and how many there are."""
+    kept = np.array(values[int(len(values) * WARM_UP) :])
+    p50, p99 = np.percentile(kept, [50, 99])
+    return {
+        "p50": round(float(p50), 3),
+        "p99": round(float(p99), 3),
+        "max": round(float(kept.max()), 3),
+        "n": len(kept),
+    }
+
+
+def repeat(call: Callable[[], object], times: int, unit_ns: float) -> dict[str, float]:
+    """Time each of `times` calls."""
+    values = []
+    for _ in range(times):
+        start = time.perf_counter_ns()
+        call()
+        values.append((time.perf_counter_ns() - start) / unit_ns)
+    return percentiles(values)
+
+
+def image_round_trip() -> dict[str, float]:
+    """Time a 640x480 rgb8 Image to another process and back, serialisation included."""
+    return two_processes("image", "echo")
+
+
+def twist_one_way() -> dict[str, float]:
+    """Time a TwistStamped to another process, 1000 a second."""
+    return two_processes("twist", "sink")
+
+
+def two_processes(source: str, target: str) -> dict[str, float]:
+    """Run one role of bench/messages.py in each of two processes; return the figures it prints."""
+    environment = {**os.environ, "ROS_DOMAIN_ID": DOMAIN, "ROS_LOCALHOST_ONLY": "1"}
+    command = [sys.executable, str(HERE / "messages.py")]
+    count = str(IMAGE_TRIPS if source == "image" else TWISTS)
+    with (
+        subprocess.Popen([*command, target, count], env=environment, stdout=subprocess.PIPE) as far,
+        subprocess.Popen([*command, source, count], env=environment, stdout=subprocess.PIPE) as near,
+    ):
+        near_out, _ = near.communicate(timeout=60)
+        far_out, _ = far.communicate(timeout=60)
+    return percentiles(json.loads(near_out if source == "image" else far_out))
+
+
+def filter_step() -> dict[str, float]:
+    """Time SafetyFilter.step on the Panda, along a random walk of commands."""
+    from vla_ros.kinematics import SerialChain
+    from vla_ros.paths import share
+    from vla_ros.robot import RobotConfig
+    from vla_ros.safety.filter import SafetyFilter
+    from vla_ros.sim.panda import HOME, urdf
+    from vla_ros.types import Command, JointSample
+
+    robot = RobotConfig.load(share() / "config" / "robots" / "panda.yaml")
+    chain = SerialChain.from_urdf(urdf(), robot.base_frame, robot.tcp_frame, robot.joints)
+    safety = SafetyFilter(robot, chain, 100.0)
+    rng = np.random.default_rng(0)
+    twist = np.zeros(6)
+    values = []
+    for tick in range(5000):
+        now = (tick + 1) * 10_000_000
+        twist = 0.9 * twist + rng.normal(0.0, 0.1, 6)
+        joints = JointSample(now, HOME + rng.normal(0, 0.01, 7), np.zeros(7), np.zeros(7), 0.08)
+        desired = Command(now, robot.base_frame, twist, 0.04)
+        start = time.perf_counter_ns()
+        safety.step(now, desired, joints)
+        values.append((time.perf_counter_ns() - start) / 1e3)
+    return percentiles(values)
+
+
+def model() -> dict[str, float]:
+    """Time one inference of the shipped bundle on one thread, pre- and postprocessing included."""
+    from vla_ros.learn.evaluate import example_observation
+    from vla_ros.paths import share
+    from vla_ros.policy.bundle import Bundle
+    from vla_ros.policy.policy import Policy
+
+    bundle = Bundle.load(share() / "bundles" / "panda_pick")
+    policy = Policy(bundle, threads=1)
+    observation = example_observation(bundle)
+    return repeat(lambda: policy.infer(observation), 300, 1e6)
+
+
+def decode_and_fit() -> dict[str, float]:
+    """Time what camera_node does to a 640x480 bgr8 picture for the front camera."""
+    from vla_ros.observation.image import decode_raw, fit_image
+    from vla_ros.paths import share
+    from vla_ros.policy.bundle import Bundle
+
+    spec = next(
+        c for c in Bundle.load(share() / "bundles" / "panda_pick").cameras if c.name == "front"
+    )
+    data = np.random.default_rng(0).integers(0, 255, 640 * 480 * 3, np.uint8)
+    return repeat(
+        lambda: fit_image(decode_raw(data, 480, 640, "bgr8", 1920, is_bigendian=False), spec),
+        500,
+        1e3,
+    )
+
+
+def render() -> dict[str, float]:
+    """Time one picture of the simulated front camera."""
+    from vla_ros.sim.panda import PandaSim
+
+    with PandaSim() as sim:
+        return repeat(lambda: sim.render("front"), 200, 1e6)
+
+
+def demo() -> dict[str, object]:
+    """Run the launched loop once; return its own figures."""
+    command = [sys.executable, "-m", "vla_ros.cli", "demo", "--no-video", "--runs", "runs"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    summary = json.loads(Path("runs/latest/summary.json").read_text(encoding="utf-8"))
+    keys = ["image_to_command_ms", "image_to_safe_command_ms", "policy_hz", "safe_command_hz"]
+    return {key: summary[key] for key in [*keys, "seconds", "violations"]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
