@@ -1,0 +1,153 @@
+"""Decoding gives the same pixels whatever the encoding, padding and byte order."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vla_ros.observation.image import (
+    ImageError,
+    ImageSpec,
+    decode_compressed,
+    decode_raw,
+    fit_image,
+)
+
+RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+GREY = RGB[..., 0]
+ALPHA = np.full((5, 7, 1), 9, np.uint8)
+
+PIXELS = {
+    "rgb8": RGB,
+    "bgr8": RGB[..., ::-1],
+    "rgba8": np.concatenate([RGB, ALPHA], axis=2),
+    "bgra8": np.concatenate([RGB[..., ::-1], ALPHA], axis=2),
+    "mono8": GREY[..., None],
+}
+
+
+def padded(pixels: np.ndarray, padding: int) -> tuple[bytes, int]:
+    rows = np.ascontiguousarray(pixels).reshape(pixels.shape[0], -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    return rows.tobytes(), rows.shape[1]
+
+
+@pytest.mark.parametrize("padding", [0, 1, 5, 64])
+@pytest.mark.parametrize("encoding", PIXELS)
+def test_every_encoding_decodes_to_the_same_rgb_with_padded_rows(encoding, padding):
+    data, step = padded(PIXELS[encoding], padding)
+    image = decode_raw(data, height=5, width=7, encoding=encoding, step=step)
+    expected = np.repeat(GREY[..., None], 3, axis=2) if encoding == "mono8" else RGB
+    np.testing.assert_array_equal(image, expected)
+    assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("big", [False, True])
+def test_mono16_takes_the_high_byte_in_either_byte_order(big, padding):
+    words = (GREY.astype(np.uint16) << 8 | 0x5A).astype(">u2" if big else "<u2")
+    data, step = padded(words.view(np.uint8), padding)
+    image = decode_raw(data, height=5, width=7, encoding="mono16", step=step, is_bigendian=big)
+    np.testing.assert_array_equal(image, np.repeat(GREY[..., None], 3, axis=2))
+
+
+def test_byte_order_means_nothing_for_8_bit_encodings():
+    data, step = padded(RGB, 2)
+    image = decode_raw(data, height=5, width=7, encoding="rgb8", step=step, is_bigendian=True)
+    np.testing.assert_array_equal(image, RGB)
+
+
+def test_the_last_row_may_lack_its_padding():
+    data, step = padded(RGB, 4)
+    image = decode_raw(data[:-4], height=5, width=7, encoding="rgb8", step=step)
+    np.testing.assert_array_equal(image, RGB)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"encoding": "yuv422"}, ["'yuv422'", "rgb8"]),
+        ({"step": 20}, ["step is 20", "21"]),
+        ({"data": bytes(104)}, ["104 bytes", "5 rows of 21"]),
+        ({"data": bytes(106)}, ["106 bytes", "5 rows of 21"]),
+        ({"data": b""}, ["0 bytes"]),
+        ({"height": 0}, ["empty", "7x0"]),
+        ({"height": 4_000_000_000}, ["105 bytes"]),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_with_the_numbers(changes, words):
+    message = {"data": bytes(105), "height": 5, "width": 7, "encoding": "rgb8", "step": 21}
+    message |= changes
+    with pytest.raises(ImageError) as info:
+        decode_raw(message.pop("data"), **message)
+    assert all(word in str(info.value) for word in words)
+
+
+@given(
+    data=st.binary(max_size=200),
+    height=st.integers(0, 2**32 - 1) | st.integers(0, 8),
+    width=st.integers(0, 2**32 - 1) | st.integers(0, 8),
+    step=st.integers(0, 2**32 - 1) | st.integers(0, 40),
+    encoding=st.sampled_from([*PIXELS, "mono16"]),
+    big=st.booleans(),
+)
+def test_any_header_gives_an_image_of_its_size_or_a_clear_error(
+    data, height, width, step, encoding, big
+):
+    try:
+        image = decode_raw(
+            data, height=height, width=width, encoding=encoding, step=step, is_bigendian=big
+        )
+    except ImageError:
+        return
+    assert image.shape == (height, width, 3)
+
+
+def test_compressed_png_is_exact_and_jpeg_close():
+    bgr = np.ascontiguousarray(RGB[..., ::-1])
+    png = cv2.imencode(".png", bgr)[1].tobytes()
+    np.testing.assert_array_equal(decode_compressed(png), RGB)
+    smooth = np.full((32, 32, 3), (200, 100, 50), np.uint8)
+    jpeg = cv2.imencode(".jpg", np.ascontiguousarray(smooth[..., ::-1]))[1].tobytes()
+    np.testing.assert_allclose(decode_compressed(jpeg).astype(int), smooth, atol=4)
+
+
+def test_compressed_grey_images_become_rgb():
+    png = cv2.imencode(".png", GREY)[1].tobytes()
+    np.testing.assert_array_equal(decode_compressed(png), np.repeat(GREY[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0 cut"])
+def test_a_broken_compressed_image_is_refused(data):
+    with pytest.raises(ImageError, match="JPEG or PNG"):
+        decode_compressed(data)
+
+
+def test_fit_copies_exactly_where_no_resize_is_needed():
+    """The simulator's cameras: what training saw is what the nodes see, bit for bit."""
+    image = np.random.default_rng(1).integers(0, 256, (160, 160, 3), np.uint8)
+    spec = ImageSpec((96, 96), 1.0, (44 / 160, 32 / 160, 140 / 160, 128 / 160))
+    fitted = fit_image(image, spec)
+    np.testing.assert_array_equal(fitted, image[44:140, 32:128])
+    assert not np.shares_memory(fitted, image)
+    wrist = image[:96, :96]
+    spec = ImageSpec((80, 96), 1.0, (0.0, 0.0, 80 / 96, 1.0))
+    np.testing.assert_array_equal(fit_image(wrist, spec), wrist[:80])
+
+
+def test_a_wide_camera_loses_its_sides_evenly_and_shows_the_same_part():
+    square = np.random.default_rng(2).integers(0, 256, (160, 160, 3), np.uint8)
+    triple = cv2.resize(square, (480, 480), interpolation=cv2.INTER_NEAREST)
+    wide = np.zeros((480, 640, 3), np.uint8)
+    wide[:, 80:560] = triple
+    spec = ImageSpec((96, 96), 1.0, (44 / 160, 32 / 160, 140 / 160, 128 / 160))
+    np.testing.assert_array_equal(fit_image(wide, spec), fit_image(square, spec))
+    tall = np.ascontiguousarray(wide.transpose(1, 0, 2))
+    spec = ImageSpec((160, 160))
+    np.testing.assert_array_equal(fit_image(tall, spec), square.transpose(1, 0, 2))
+
+
+def test_an_image_too_small_for_the_crop_is_refused():
+    with pytest.raises(ImageError, match="too small"):
+        fit_image(np.zeros((2, 2, 3), np.uint8), ImageSpec((4, 4), 1.0, (0.0, 0.0, 0.1, 0.1)))
