@@ -2,12 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vla_ros.kinematics import SerialChain
+from vla_ros.replay.judge import Judge, Tick
 from vla_ros.robot import RobotConfig
+from vla_ros.safety import SafetyFilter
+from vla_ros.types import Command, JointSample
 
 ROBOT_FILE = Path(__file__).parents[2] / "config/robots/panda.yaml"
+# In the middle of the workspace, the hand pointing down.
+HOME = (0.0, -0.1, 0.0, -2.2, 0.0, 2.1, 0.785)
 HALF = 1.5707963267948966
 # Origin (xyz, roll) of each joint in its parent, from franka_ros' panda_arm.xacro.
 ORIGINS = [
@@ -66,3 +72,85 @@ def robot() -> RobotConfig:
 @pytest.fixture(scope="session")
 def chain(urdf, robot) -> SerialChain:
     return SerialChain.from_urdf(urdf, robot.base_frame, robot.tcp_frame, robot.joints)
+
+
+class Bench:
+    """A filter driven by hand, with a record for the judge and an arm that follows at once.
+
+    The TCP follows the linear velocity exactly, at whatever orientation (Newton on the Jacobian).
+    """
+
+    rate_hz = 100.0
+    period_ns = 10_000_000
+
+    def __init__(self, robot, chain, position=HOME, *, make=SafetyFilter):
+        self.robot, self.chain = robot, chain
+        self.filter = make(robot, chain, self.rate_hz)
+        self.now = 10**12
+        self.position = np.array(position, dtype=float)
+        self.effort = np.zeros(7)
+        self.opening = 0.08
+        self.joints_stamp_offset = 0
+        self.seen = None
+        self.ticks = []
+        self.decision = None
+
+    def joints(self):
+        return JointSample(
+            self.now + self.joints_stamp_offset, self.position.copy(), np.zeros(7), self.effort,
+            self.opening,
+        )  # fmt: skip
+
+    def command(self, linear=(0, 0, 0), angular=(0, 0, 0), gripper=None, **changes):
+        given = {
+            "stamp_ns": self.now,
+            "frame_id": self.robot.base_frame,
+            "twist": np.array([*linear, *angular], dtype=float),
+            "gripper": gripper,
+            **changes,
+        }
+        return Command(**given)
+
+    def step(self, desired=None, joints="measured"):
+        if isinstance(joints, str):
+            joints = self.joints()
+        self.decision = self.filter.step(self.now, desired, joints)
+        if joints is not None:
+            self.seen = joints
+        timeout_ns = self.robot.bounds.joint_state_timeout * 1e9
+        known = self.seen is not None and self.now - self.seen.stamp_ns <= timeout_ns
+        position = self.seen.position if known else None
+        self.ticks.append(Tick(self.now, self.decision.twist, self.decision.gripper, position))
+        self.move(self.decision.twist, self.period_ns / 1e9)
+        self.now += self.period_ns
+        return self.decision
+
+    def run(self, count, *, linear=(0, 0, 0), angular=(0, 0, 0), gripper=None):
+        for _ in range(count):
+            self.step(self.command(linear, angular, gripper))
+        return self.decision
+
+    def move(self, twist, seconds):
+        goal = self.tcp() + twist[:3] * seconds
+        for _ in range(3):
+            jacobian = self.chain.jacobian(self.position)[:3]
+            squared = jacobian @ jacobian.T + 1e-9 * np.eye(3)
+            self.position += jacobian.T @ np.linalg.solve(squared, goal - self.tcp())
+
+    def tcp(self):
+        return self.chain.pose(self.position)[0]
+
+
+@pytest.fixture
+def bench(robot, chain) -> Bench:
+    return Bench(robot, chain)
+
+
+@pytest.fixture
+def make_bench(robot, chain):
+    return lambda **options: Bench(robot, chain, **options)
+
+
+@pytest.fixture(scope="session")
+def judge(urdf):
+    return Judge(ROBOT_FILE, urdf)

@@ -13,6 +13,7 @@ from vla_ros.safety.inputs import (
     CommandInput,
     JointInput,
     Refusal,
+    attribute,
     integer,
     numbers,
 )
@@ -122,7 +123,7 @@ class SafetyFilter:
             return
         accepted = self._command.accepted
         self._note(self._command.offer(command, now), now)
-        opening = getattr(command, "gripper", None)
+        opening = attribute(command, "gripper")
         if self._command.accepted is not accepted and opening is not None:
             self.receive_gripper(opening)
 

@@ -78,14 +78,15 @@ class CommandInput:
         if command is self._last:
             return None
         self._last = command
-        stamp = integer(getattr(command, "stamp_ns", None))
-        values = numbers(getattr(command, "twist", None))
+        stamp = integer(attribute(command, "stamp_ns"))
+        values = numbers(attribute(command, "twist"))
         if stamp is None or values is None or len(values) != _TWIST_SIZE:
             text = "the command does not hold 6 finite numbers and a stamp"
             return Refusal("command_finite", 1.0, text)
-        frame = getattr(command, "frame_id", None)
-        if not isinstance(frame, str) or frame != self._frame:
-            shown = frame[:40] if isinstance(frame, str) else type(frame)
+        frame = attribute(command, "frame_id")
+        # type() and not isinstance(), which asks the object.
+        if type(frame) is not str or frame != self._frame:
+            shown = frame[:40] if type(frame) is str else type(frame)
             text = f"the command's frame is {shown!r}, not {self._frame!r}"
             return Refusal("command_frame", 1.0, text)
         if stamp == self._newest_ns:
@@ -111,8 +112,7 @@ class CommandInput:
         """Follow a clock that was set back, so that nothing stays fresh beyond its timeout."""
         if self.accepted is not None and self.accepted.accepted_ns > now_ns:
             self.accepted = replace(self.accepted, accepted_ns=now_ns)
-        if self._newest_ns is not None:
-            self._newest_ns = min(self._newest_ns, now_ns)
+        self._newest_ns = None
 
     def _refuse_stamp(self, stamp: int, now_ns: int) -> Refusal | None:
         age_ns = now_ns - stamp
@@ -156,6 +156,7 @@ class JointInput:
         self._effort = bounds.effort
         self._samples = bounds.effort_samples
         self._max_future_ns = round(bounds.stamp_max_future * SECOND_NS)
+        self._newest_ns: int | None = None
         self._over = 0
         self._last: object = None
 
@@ -172,12 +173,13 @@ class JointInput:
             lead = lead_ns / SECOND_NS
             text = f"the joint states are stamped {lead:.3f} s in the future: check the clocks"
             return Refusal("stamp_max_future", lead, text)
-        back_ns = 0 if self.accepted is None else self.accepted.stamp_ns - joints.stamp_ns
+        back_ns = -1 if self._newest_ns is None else self._newest_ns - joints.stamp_ns
         if back_ns > 0:
             back = back_ns / SECOND_NS
             text = f"the joint states are stamped {back:.3f} s before the last ones"
             return Refusal("joint_states_order", back, text)
-        if self.accepted is None or back_ns < 0:
+        if back_ns < 0:
+            self._newest_ns = joints.stamp_ns
             self.accepted = joints
             self._watch(joints.effort)
         return None
@@ -190,12 +192,13 @@ class JointInput:
         """Follow a clock that was set back, so that nothing stays fresh beyond its timeout."""
         if self.accepted is not None and self.accepted.stamp_ns > now_ns:
             self.accepted = replace(self.accepted, stamp_ns=now_ns)
+        self._newest_ns = None
 
     def _read(self, sample: object) -> AcceptedJoints | Refusal:
         count = len(self._names)
-        stamp = integer(getattr(sample, "stamp_ns", None))
-        position = numbers(getattr(sample, "position", None))
-        velocity = numbers(getattr(sample, "velocity", None))
+        stamp = integer(attribute(sample, "stamp_ns"))
+        position = numbers(attribute(sample, "position"))
+        velocity = numbers(attribute(sample, "velocity"))
         if stamp is None or position is None or velocity is None:
             text = "the joint states do not hold finite positions and velocities, and a stamp"
         elif len(position) != count or len(velocity) != count:
@@ -203,7 +206,7 @@ class JointInput:
         elif not self._samples:
             return AcceptedJoints(stamp, position, velocity, [], _opening(sample))
         else:
-            effort = numbers(getattr(sample, "effort", None))
+            effort = numbers(attribute(sample, "effort"))
             if effort is not None and len(effort) == count:
                 return AcceptedJoints(stamp, position, velocity, effort, _opening(sample))
             text = f"the joint states do not hold {count} finite efforts, which bounds.effort needs"
@@ -218,6 +221,14 @@ class JointInput:
                 self.overload = f"{name} measures {effort:.1f} Nm, over its bound of {bound:.1f} Nm"
         self._over = self._over + 1 if self.excess > 0.0 else 0
         self.tripped = self._over >= self._samples > 0
+
+
+def attribute(thing: object, name: str) -> Any:  # noqa: ANN401
+    """Return an attribute of any object, None where there is none."""
+    try:
+        return getattr(thing, name)
+    except Exception:  # noqa: BLE001 - any object can come in, and a property can raise anything
+        return None
 
 
 def integer(value: Any) -> int | None:  # noqa: ANN401
@@ -240,5 +251,5 @@ def numbers(values: Any) -> list[float] | None:  # noqa: ANN401
 
 
 def _opening(sample: object) -> float | None:
-    opening = numbers((getattr(sample, "gripper", None),))
+    opening = numbers((attribute(sample, "gripper"),))
     return None if opening is None else opening[0]

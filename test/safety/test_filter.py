@@ -1,0 +1,441 @@
+"""What the filter does with each input, one by one. `test_properties.py` has what always holds."""
+
+import gc
+import math
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vla_ros.safety import SafetyFilter, SafetyState
+from vla_ros.types import Command
+
+BAD_TWISTS = [
+    np.array([math.nan, 0, 0, 0, 0, 0]),
+    np.array([0, 0, 0, 0, 0, math.inf]),
+    np.full(6, -math.inf),
+    np.zeros(5),
+    np.zeros((6, 6)),
+    None,
+    "abcdef",
+    ["a"] * 6,
+]
+
+
+def named(decision):
+    return {acting.name for acting in decision.acting}
+
+
+def moving(bench, linear=(0.2, 0.0, 0.0)):
+    """Bring the filter into motion."""
+    decision = bench.run(10, linear=linear)
+    assert decision.state is SafetyState.RUNNING
+    assert np.allclose(decision.twist[:3], linear)
+    return decision
+
+
+def test_waits_for_the_description_then_for_joints_then_for_a_command(robot, chain, bench):
+    safety = SafetyFilter(robot, None, 100.0)
+    decision = safety.step(bench.now, bench.command((0.1, 0, 0)), bench.joints())
+    assert (decision.state, decision.reason) == (
+        SafetyState.STARTING,
+        "waiting for robot_description",
+    )
+    safety.set_chain(chain)
+    fresh = SafetyFilter(robot, chain, 100.0)
+    decision = fresh.step(bench.now, bench.command((0.1, 0, 0)), None)
+    assert (decision.state, decision.reason) == (SafetyState.STARTING, "waiting for joint states")
+    assert decision.gripper is None
+    decision = bench.step(None)
+    assert (decision.state, decision.reason) == (SafetyState.HOLDING, "waiting for a command")
+    assert not decision.twist.any()
+
+
+def test_a_command_within_all_bounds_is_passed_on_unchanged(bench):
+    decision = moving(bench, (0.05, 0.02, -0.01))
+    assert decision.twist[:3].tolist() == [0.05, 0.02, -0.01]
+    assert decision.acting == ()
+    assert decision.reason == ""
+    assert decision.command_stamp_ns == decision.stamp_ns
+
+
+def test_acceleration_is_counted_from_the_last_sent_twist(bench):
+    bench.step(None)
+    speeds = [bench.step(bench.command((0.2, 0, 0))).twist[0] for _ in range(5)]
+    assert np.allclose(speeds, [0.05, 0.1, 0.15, 0.2, 0.2])
+    assert "linear_acceleration" not in named(bench.decision)
+
+
+def test_speed_is_scaled_and_the_direction_kept(bench):
+    decision = bench.run(20, linear=(0.4, 0.3, 0.0), angular=(0.0, 0.0, 2.0))
+    assert np.allclose(decision.twist, [0.24, 0.18, 0, 0, 0, 1.6])
+    amounts = {a.name: a.amount for a in decision.acting}
+    assert math.isclose(amounts["linear_speed"], 0.2)
+    assert math.isclose(amounts["angular_speed"], 0.4)
+
+
+def test_slides_along_a_face_and_comes_back(bench):
+    high = bench.robot.bounds.workspace_max
+    bench.run(150, linear=(0.0, 0.3, 0.1))
+    assert high[1] - 1e-3 < bench.tcp()[1] <= high[1] + 1e-9
+    assert bench.decision.twist[2] > 0.05
+    assert "workspace" in named(bench.decision)
+    decision = bench.run(20, linear=(0.0, -0.2, 0.0))
+    assert math.isclose(decision.twist[1], -0.2)
+
+
+@pytest.mark.parametrize("corner", [(1, 1, 1), (1, -1, -1), (-1, 1, -1)])
+def test_stops_in_every_corner_inside(bench, corner):
+    bounds = bench.robot.bounds
+    bench.run(500, linear=corner)
+    low, high = np.array(bounds.workspace_min), np.array(bounds.workspace_max)
+    assert (bench.tcp() > low - 1e-9).all()
+    assert (bench.tcp() < high + 1e-9).all()
+    wanted = np.where(np.array(corner) > 0, high, low)
+    assert np.abs(bench.tcp() - wanted).max() < 2e-3
+
+
+def test_outside_a_face_out_is_refused_and_in_allowed(make_bench):
+    # The arm stretched out: beyond the upper x face.
+    bench = make_bench(position=(0.0, 0.6, 0.0, -1.0, 0.0, 1.8, 0.785))
+    assert bench.tcp()[0] > bench.robot.bounds.workspace_max[0] + 0.01
+    decision = bench.run(20, linear=(0.2, 0.1, 0.0))
+    assert decision.twist[0] == 0.0
+    assert math.isclose(decision.twist[1], 0.1)
+    decision = bench.run(20, linear=(-0.2, 0.1, 0.0))
+    assert math.isclose(decision.twist[0], -0.2)
+
+
+def test_the_gripper_starts_as_measured_and_is_clamped(bench):
+    bench.opening = 0.03
+    assert bench.step(None).gripper == 0.03
+    assert bench.run(2, gripper=0.05).gripper == 0.05
+    decision = bench.run(1, gripper=0.5)
+    assert decision.gripper == 0.08
+    assert named(decision) == {"gripper_max"}
+    assert bench.run(1, gripper=-1.0).gripper == 0.0
+    decision = bench.run(1, gripper=math.nan)
+    assert decision.gripper == 0.0
+    assert "gripper_finite" in named(decision)
+    assert bench.run(1, gripper=None).gripper == 0.0
+
+
+@pytest.mark.parametrize("twist", BAD_TWISTS, ids=str)
+def test_malformed_commands_are_refused_and_brake(bench, twist):
+    moving(bench)
+    for _ in range(20):
+        decision = bench.step(replace(bench.command(), twist=twist))
+    assert decision.state is SafetyState.HOLDING
+    assert not decision.twist.any()
+    assert "refused: the command does not hold 6 finite numbers" in decision.reason
+    assert "command_finite" in named(decision)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"frame_id": "camera"}, "command_frame"),
+        ({"frame_id": None}, "command_frame"),
+        ({"stamp_ns": 10**9}, "command_max_age"),
+        ({"stamp_ns": -(10**30)}, "command_finite"),
+        ({"stamp_ns": math.nan}, "command_finite"),
+        ({"stamp_ns": 2 * 10**12}, "stamp_max_future"),
+        ({"twist": np.full(6, 1e308)}, "command_max_linear_speed"),
+        ({"twist": np.array([0, 0, 0, 1e9, 0, 0])}, "command_max_angular_speed"),
+    ],
+)
+def test_wrong_commands_are_refused_by_name_and_brake(bench, changes, name):
+    moving(bench)
+    for _ in range(20):
+        decision = bench.step(replace(bench.command(), **changes))
+    assert decision.state is SafetyState.HOLDING
+    assert not decision.twist.any()
+    assert name in named(decision)
+    assert "refused: " in decision.reason
+    moving(bench)
+
+
+def test_bad_commands_among_good_ones_are_named_and_change_nothing(bench):
+    moving(bench)
+    for _ in range(30):
+        good = bench.command((0.1, 0.0, 0.0))
+        bench.filter.receive(good, bench.now)
+        bench.filter.receive(replace(good, frame_id="x", twist=np.ones(6)), bench.now)
+        decision = bench.step(None)
+        assert decision.state is SafetyState.RUNNING
+        assert "command_frame" in named(decision)
+    assert np.allclose(decision.twist[:3], [0.1, 0, 0])
+
+
+def test_bad_commands_refresh_no_timeout(bench):
+    moving(bench)
+    states = []
+    for _ in range(12):
+        bench.filter.receive(bench.command((0.1, 0, 0), frame_id="x"), bench.now)
+        states.append(bench.step(None).state)
+    assert states[:10] == [SafetyState.RUNNING] * 10
+    assert states[-1] is SafetyState.HOLDING
+
+
+def test_the_same_command_repeated_refreshes_no_timeout(bench):
+    moving(bench)
+    stuck = bench.command((0.1, 0, 0))
+    for _ in range(30):
+        decision = bench.step(stuck)
+    assert decision.state is SafetyState.HOLDING
+    for _ in range(30):
+        decision = bench.step(replace(stuck, gripper=None))
+    assert decision.state is SafetyState.HOLDING
+    assert "command_timeout" in named(decision)
+
+
+def test_commands_stamped_backwards_are_refused(bench):
+    moving(bench)
+    decision = bench.step(bench.command((0.1, 0, 0), stamp_ns=bench.now - 50_000_000))
+    assert "command_order" in named(decision)
+
+
+def test_silence_brakes_within_timeout_and_braking_time(bench):
+    moving(bench, (0.3, 0.0, 0.0))
+    began = bench.now - bench.period_ns
+    while bench.step(None).twist.any():
+        assert bench.now - began < 10**9
+    bounds = bench.robot.bounds
+    longest = bounds.command_timeout + 0.3 / bounds.linear_acceleration + 2 / bench.rate_hz
+    assert bench.decision.stamp_ns - began <= longest * 1e9
+    assert "no acceptable command for" in bench.decision.reason
+    assert bench.decision.command_stamp_ns is None
+    moving(bench)
+
+
+@pytest.mark.parametrize("fault", ["silent", "frozen", "nan", "short", "backwards", "no effort"])
+def test_joint_states_that_fail_brake_and_resume(bench, fault):
+    moving(bench)
+    frozen = bench.joints()
+    for _ in range(20):
+        good = bench.joints()
+        joints = {
+            "silent": None,
+            "frozen": frozen,
+            "nan": replace(good, position=good.position * math.nan),
+            "short": replace(good, position=good.position[:6]),
+            "backwards": replace(good, stamp_ns=good.stamp_ns - 10**9),
+            "no effort": replace(good, effort=None),
+        }[fault]
+        bench.step(bench.command((0.2, 0, 0)), joints)
+    assert bench.decision.state is SafetyState.HOLDING
+    assert not bench.decision.twist.any()
+    assert "joint_state_timeout" in named(bench.decision)
+    assert "the joint states are" in bench.decision.reason
+    moving(bench)
+
+
+def test_joint_states_from_the_future_are_refused(bench):
+    bench.joints_stamp_offset = 10**9
+    decision = bench.step(bench.command())
+    assert decision.state is SafetyState.STARTING
+    assert "stamp_max_future" in named(decision)
+
+
+def test_older_joint_states_leave_less_room(make_bench):
+    speeds = []
+    for age in (0, 80_000_000):
+        bench = make_bench()
+        bench.joints_stamp_offset = -age
+        for _ in range(400):
+            if bench.tcp()[1] > 0.335:
+                break
+            bench.step(bench.command((0.0, 0.3, 0.0)))
+        speeds.append(bench.decision.twist[1])
+    assert speeds[1] < speeds[0]
+
+
+def test_effort_over_its_bound_for_long_enough_latches(bench):
+    moving(bench)
+    bench.effort = np.array([0, 0, 70.0, 0, 0, 0, 0])
+    bench.run(4, linear=(0.2, 0, 0))
+    assert bench.decision.state is SafetyState.RUNNING
+    assert "effort" in named(bench.decision)
+    bench.effort = np.zeros(7)
+    bench.run(1, linear=(0.2, 0, 0))
+    bench.effort = np.array([0, 0, -70.0, 0, 0, 0, 0])
+    bench.run(4, linear=(0.2, 0, 0))
+    assert bench.decision.state is SafetyState.RUNNING
+    bench.run(1, linear=(0.2, 0, 0))
+    assert bench.decision.state is SafetyState.PROTECTIVE_STOP
+    assert "panda_joint3 measures -70.0 Nm, over its bound of 69.6 Nm" in bench.decision.reason
+    bench.run(10, linear=(0.2, 0, 0))
+    assert not bench.decision.twist.any()
+
+    assert bench.filter.reset(bench.now) == (
+        False,
+        "not reset: panda_joint3 measures -70.0 Nm, over its bound of 69.6 Nm",
+    )
+    bench.effort = np.zeros(7)
+    bench.step(None)
+    assert bench.filter.reset(bench.now)[0]
+
+
+def test_the_same_joint_sample_counts_once(bench):
+    moving(bench)
+    bench.effort = np.full(7, 80.0)
+    joints = bench.joints()
+    for _ in range(9):
+        bench.step(bench.command((0.2, 0, 0)), joints)
+    assert bench.decision.state is SafetyState.RUNNING
+
+
+def test_effort_is_not_supervised_where_the_file_says_so(bench, robot, chain):
+    unsupervised = replace(robot, bounds=replace(robot.bounds, effort_samples=0))
+    bench.filter = SafetyFilter(unsupervised, chain, 100.0)
+    bench.effort = None
+    moving(bench)
+
+
+@pytest.mark.parametrize(
+    ("engage", "state"),
+    [
+        (lambda f, now: f.estop(True, now), SafetyState.EMERGENCY_STOP),
+        (lambda f, now: f.stop(now), SafetyState.STOPPED),
+    ],
+)
+def test_stops_latch_until_reset_at_rest(bench, engage, state):
+    moving(bench, (0.3, 0.0, 0.0))
+    old = bench.command((0.3, 0.0, 0.0))
+    engage(bench.filter, bench.now)
+    assert bench.filter.reset(bench.now)[0] is False
+    bench.filter.estop(False, bench.now)
+    assert bench.step(bench.command((0.3, 0, 0))).state is state
+    assert bench.filter.reset(bench.now) == (False, "not reset: the arm is still braking")
+    decision = bench.run(10, linear=(0.3, 0, 0))
+    assert (decision.state, decision.twist.any()) == (state, False)
+
+    moves = replace(bench.joints(), velocity=np.full(7, 0.05))
+    bench.step(None, moves)
+    assert bench.filter.reset(bench.now) == (
+        False,
+        "not reset: the arm still moves, at 0.050 rad/s",
+    )
+    bench.step(None)
+    assert bench.filter.reset(bench.now)[0] is True
+    assert bench.step(None).state is SafetyState.HOLDING
+    assert bench.step(old).state is SafetyState.HOLDING
+    moving(bench)
+
+
+def test_no_reset_without_fresh_joint_states(bench):
+    moving(bench)
+    bench.filter.stop(bench.now)
+    for _ in range(20):
+        bench.step(None, None)
+    assert "no fresh joint states" in bench.filter.reset(bench.now)[1]
+
+
+def test_no_reset_while_the_estop_is_engaged(bench):
+    bench.step(None)
+    bench.filter.estop(True, bench.now)
+    bench.step(None)
+    assert bench.filter.reset(bench.now) == (False, "not reset: the e-stop is still engaged")
+
+
+def test_reset_with_nothing_latched(bench):
+    assert bench.filter.reset(bench.now) == (True, "nothing is latched")
+
+
+def test_a_graver_stop_replaces_a_lesser_one_and_not_the_reverse(bench):
+    bench.filter.stop(bench.now)
+    bench.filter.estop(True, bench.now)
+    bench.filter.stop(bench.now)
+    assert bench.step(None).state is SafetyState.EMERGENCY_STOP
+
+
+def test_the_gripper_holds_while_latched(bench):
+    bench.run(5, gripper=0.04)
+    bench.filter.stop(bench.now)
+    assert bench.run(3, gripper=0.0).gripper == 0.04
+    bench.filter.reset(bench.now)
+    assert bench.run(3, gripper=None).gripper == 0.04
+
+
+def test_time_that_stands_still_or_goes_back_changes_nothing(bench):
+    moving(bench)
+    before = bench.decision.twist
+    for offset in (0, -1, -(10**9), -1):
+        bench.now += offset - bench.period_ns if bench.now else 0
+        decision = bench.step(bench.command((-0.2, 0.0, 0.0)))
+        assert np.array_equal(decision.twist, before)
+
+
+def test_a_clock_that_was_set_back_an_hour_keeps_no_command_alive(bench):
+    moving(bench)
+    bench.now -= 3600 * 10**9
+    for _ in range(20):
+        decision = bench.step(None)
+    assert (decision.state, decision.twist.any()) == (SafetyState.HOLDING, False)
+    moving(bench)
+
+
+def test_a_late_step_changes_no_more_than_one_and_a_half_periods(bench):
+    moving(bench)
+    bench.now += 60_000_000
+    decision = bench.step(bench.command((-0.2, 0.0, 0.0)))
+    assert math.isclose(decision.twist[0], 0.2 - 5.0 * 0.015)
+
+
+def test_a_rate_too_low_for_the_reaction_delay_is_refused(robot, chain):
+    with pytest.raises(ValueError, match=r"reaction_delay.*at least 15.0 Hz"):
+        SafetyFilter(robot, chain, 10.0)
+
+
+class Hostile:
+    """Raises on whatever is asked of it."""
+
+    def __getattribute__(self, name):
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("now", [math.nan, None, "now", 2**80, -(2**80), Hostile], ids=str)
+@pytest.mark.parametrize("thing", [Hostile, object(), "text", 3, math.nan, []], ids=str)
+def test_never_raises(bench, now, thing):
+    moving(bench)
+    # Made here: pytest itself cannot look at such objects.
+    now, thing = (Hostile() if value is Hostile else value for value in (now, thing))
+    for _ in range(3):
+        decision = bench.filter.step(now, thing, thing)
+        assert np.array_equal(decision.twist, bench.decision.twist)
+    hostile = Command(Hostile(), Hostile(), Hostile(), Hostile())
+    assert np.isfinite(bench.filter.step(bench.now, hostile, hostile).twist).all()
+
+
+def test_is_deterministic(make_bench):
+    rng = np.random.default_rng(3)
+    twists = rng.normal(0.0, 0.5, (200, 6))
+    first, second = make_bench(), make_bench()
+    for twist in twists:
+        one = first.step(first.command(twist[:3], twist[3:]))
+        two = second.step(second.command(twist[:3], twist[3:]))
+        assert np.array_equal(one.twist, two.twist)
+        assert one.acting == two.acting
+
+
+def test_holds_no_more_memory_the_longer_it_runs(bench):
+    joints = bench.joints()
+
+    def drive(count):
+        for i in range(count):
+            frame = "panda_link0" if i % 3 else f"frame{i}"
+            bench.now += bench.period_ns
+            desired = bench.command((0.1, 0, 0), frame_id=frame)
+            bench.filter.step(bench.now, desired, replace(joints, stamp_ns=bench.now))
+
+    drive(500)
+    gc.collect()
+    tracemalloc.start()
+    drive(500)
+    base = tracemalloc.get_traced_memory()[0]
+    drive(5000)
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - base
+    tracemalloc.stop()
+    assert grown < 4000
