@@ -14,9 +14,10 @@ JOINT_SPEED = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
 JOINT_ACCELERATION = np.array([20.0, 20.0, 20.0, 20.0, 40.0, 40.0, 40.0])
 # Distance kept from the ends of the joints' ranges, rad.
 RANGE_MARGIN = 0.02
-# Damping of the least squares. With the singular values of the Panda over the table (at least 0.1)
-# it costs under 1 % of the speed, and the pose feedback takes that back.
-DAMPING = 0.01
+# Least squares are damped, by up to DAMPING, where the Jacobian's smallest singular value is under
+# SINGULAR: towards the ends of its reach the arm slows down and stops. Over the table it is over 0.1.
+SINGULAR = 0.08
+DAMPING = 0.08
 # Pull of the pose reference, 1/s, and of the posture in the null space, 1/s.
 POSE_GAIN = 10.0
 POSTURE_GAIN = 0.5
@@ -28,10 +29,10 @@ POSTURE_SPEEDS = (0.05, 0.25)
 class TwistFollower:
     """Integrates commanded twists into a trajectory of joint positions.
 
-    Damped least squares (Nakamura and Hanafusa 1986) on the commanded configuration, never the
-    measured one, so that servo errors do not feed back. The twist is integrated into a pose
-    reference, whose error is fed back: the orientation does not drift. Where a joint's limit keeps
-    the arm from following, the reference slips to where the arm is, so nothing winds up.
+    Least squares, damped near singularities (Maciejewski and Klein 1988), on the commanded
+    configuration, never the measured one, so that servo errors do not feed back. The twist is
+    integrated into a pose reference, whose error is fed back: the orientation does not drift. Where
+    the arm cannot follow, the reference slips to where the arm is, so nothing winds up.
 
     Attributes:
         position: Commanded joint angles in rad, shape (7,).
@@ -77,16 +78,11 @@ class TwistFollower:
         error = np.concatenate(
             [self._reference[0] - place, rotvec_from_rotation(self._reference[1] @ rotation.T)]
         )
-        wanted = twist + POSE_GAIN * error
-        gram = jacobian @ jacobian.T
-        gram[np.diag_indices(6)] += DAMPING**2
         moving = (np.linalg.norm(twist[:3]), np.linalg.norm(twist[3:])) / np.array(POSTURE_SPEEDS)
         pull = POSTURE_GAIN * min(1.0, float(moving.sum()))
         posture = pull * (self._posture - self.position)
-        solution = np.linalg.solve(gram, np.stack([wanted, jacobian @ posture], axis=1))
-        speed = jacobian.T @ (solution[:, 0] - solution[:, 1]) + posture
+        speed, slowed = self._joint_speed(jacobian, twist + POSE_GAIN * error, posture)
 
-        speed, slowed = self._limit_speed(speed)
         change = speed - self.velocity
         excess = float(np.max(np.abs(change) / JOINT_ACCELERATION)) / period
         if excess > 1.0:
@@ -113,10 +109,19 @@ class TwistFollower:
         rotation = data.site_xmat[self._site].reshape(3, 3).copy()
         return place, rotation, self._jacobian[:, :7]
 
-    def _limit_speed(self, speed: Array) -> tuple[Array, bool]:
-        """Slow down, keeping the direction, to what the joints can do and stop in their ranges."""
+    def _joint_speed(self, jacobian: Array, wanted: Array, posture: Array) -> tuple[Array, bool]:
+        """Return joint speeds for the twist `wanted` (6,), with `posture` (7,) in the null space.
+
+        Also whether they fall short of it: near a singularity, or slowed down, as a whole and so
+        without a change of direction, to what the joints can do and can stop in their ranges.
+        """
+        squares, axes = np.linalg.eigh(jacobian @ jacobian.T)
+        damping = DAMPING**2 * max(0.0, 1.0 - squares[0] / SINGULAR**2)
+        scaled = (axes.T @ (wanted - jacobian @ posture)) / (squares + damping)
+        speed = jacobian.T @ (axes @ scaled) + posture
+
         room = np.where(speed > 0.0, self._high - self.position, self.position - self._low)
         # v^2 = 2 a s with half of the least acceleration: the rest is for the delay of a tick.
         limit = np.minimum(JOINT_SPEED, np.sqrt(JOINT_ACCELERATION.min() * np.maximum(room, 0.0)))
-        excess = float(np.max(np.abs(speed) / np.maximum(limit, 1e-9)))
-        return (speed / excess, True) if excess > 1.0 else (speed, False)
+        excess = max(1.0, float(np.max(np.abs(speed) / np.maximum(limit, 1e-9))))
+        return speed / excess, damping > 0.0 or excess > 1.0
