@@ -43,7 +43,7 @@ def test_effort_may_be_absent():
 
 
 def test_a_missing_joint_is_named():
-    with pytest.raises(JointError, match="no joint 'panda_joint3'.*'panda'"):
+    with pytest.raises(JointError, match=r"no joint 'panda_joint3'.*'panda'"):
         JointReader(ROBOT).read(0, [n for n in NAMES if n != "panda_joint3"], [0.0] * 9, [0.0] * 9)
 
 

@@ -156,7 +156,8 @@ class Aligner:
         Data stamped ahead of the clock is forgotten here: after the clock was set back, as by a
         simulation that starts again, nothing would be newer than it.
         """
-        return next(self._faults(now_ns), None)
+        faults = list(self._faults(now_ns))
+        return faults[0] if faults else None
 
     def _faults(self, now_ns: int) -> Iterator[Hold]:
         limit_ns = self._config.max_joint_age_ns
