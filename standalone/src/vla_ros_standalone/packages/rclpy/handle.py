@@ -1,0 +1,5 @@
+"""Re-export, as in rclpy."""
+
+from rclpy.exceptions import InvalidHandle
+
+__all__ = ["InvalidHandle"]

@@ -1,0 +1,1 @@
+"""Parts of rclpy that nodes rarely import by name."""
