@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from vla_ros.kinematics import SerialChain
 from vla_ros.robot import RobotConfig
 from vla_ros.safety import SafetyFilter, SafetyState

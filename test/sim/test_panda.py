@@ -1,12 +1,12 @@
 """The simulated robot: the same run twice, a velocity interface like a robot's, its limits."""
 
 import hashlib
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+
 from vla_ros.sim import follower
 from vla_ros.sim.panda import CUBES, HOME, PandaSim
 
@@ -43,7 +43,7 @@ def drive(sim, twist, seconds, tick=0.01):
 
 
 def stopping_time_ms(sim):
-    """Time until the last joint speed over 0.02 rad/s, while no command comes or zero is commanded."""
+    """Time until the last joint speed over 0.02 rad/s, while no other command comes."""
     start, last = sim.time_ns, sim.time_ns
     for _ in range(250):
         sim.advance(0.002)
@@ -56,7 +56,7 @@ def test_same_seed_gives_the_same_state_and_pictures_in_two_processes():
     def output():
         command = [sys.executable, "-c", RUN]
         return subprocess.run(
-            command, check=True, capture_output=True, text=True, env=os.environ | {}, timeout=100
+            command, check=True, capture_output=True, text=True, timeout=100
         ).stdout
 
     first = output()

@@ -7,6 +7,7 @@ import textwrap
 
 import numpy as np
 import pytest
+
 from vla_ros.sim.mujoco_gl import APT_LINE
 from vla_ros.sim.panda import CUBES, PandaSim
 from vla_ros.sim.render import project
@@ -101,7 +102,7 @@ def test_without_gl_physics_runs_and_rendering_says_what_to_install():
             sim.advance(0.1)
             try:
                 sim.render("front")
-            except RuntimeError as err:
+            except OSError as err:
                 print(err)
     """
     environment = {k: v for k, v in os.environ.items() if k != "MUJOCO_GL"}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from vla_ros.sim.panda import CUBES, PandaSim
 from vla_ros.sim.task import PickTask, target_for, target_of
 

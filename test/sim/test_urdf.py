@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from vla_ros.kinematics import SerialChain
 from vla_ros.sim.mujoco_gl import mujoco
 from vla_ros.sim.panda import ARM_JOINTS, ASSETS, GRIPPER_JOINTS, PandaSim, urdf

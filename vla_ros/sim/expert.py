@@ -32,8 +32,8 @@ BETWEEN_ABOVE = 0.014
 HELD_OPENING = (0.03, 0.048)
 REST_SPEED = 0.01
 
-# Speed at which a lift begins (m/s), and what each metre of height adds (1/s): starting at full speed
-# would take a stretched arm's second joint over its effort bound.
+# Speed at which a lift begins (m/s), and what each metre of height adds (1/s): starting at full
+# speed would take a stretched arm's second joint over its effort bound.
 LIFT_SPEED = 0.08
 LIFT_GAIN = 4.0
 

@@ -15,7 +15,8 @@ JOINT_ACCELERATION = np.array([20.0, 20.0, 20.0, 20.0, 40.0, 40.0, 40.0])
 # Distance kept from the ends of the joints' ranges, rad.
 RANGE_MARGIN = 0.02
 # Least squares are damped, by up to DAMPING, where the Jacobian's smallest singular value is under
-# SINGULAR: towards the ends of its reach the arm slows down and stops. Over the table it is over 0.1.
+# SINGULAR: towards the ends of its reach the arm slows down and stops. Over the table it is over
+# 0.1.
 SINGULAR = 0.08
 DAMPING = 0.08
 # Pull of the pose reference, 1/s, and of the posture in the null space, 1/s.

@@ -11,7 +11,7 @@ import os
 APT_LINE = "apt-get install --no-install-recommends libegl1 libgl1"
 
 
-class RenderError(RuntimeError):
+class RenderError(OSError):
     """This machine cannot render."""
 
 

@@ -13,6 +13,7 @@ from vla_ros.sim.render import SceneRenderer, check_camera, check_size
 from vla_ros.types import Array, ImageArray, JointSample
 
 ASSETS = Path(__file__).parent / "assets" / "panda"
+BASE_FRAME = "panda_link0"
 ARM_JOINTS = tuple(f"panda_joint{i}" for i in range(1, 8))
 GRIPPER_JOINTS = ("panda_finger_joint1", "panda_finger_joint2")
 CUBES = ("red", "green", "blue")
@@ -72,6 +73,8 @@ class PandaSim:
         self._renderer = SceneRenderer(self.model)
         self._follower = TwistFollower(self.model, "tcp", HOME)
         self._tcp = self.model.site("tcp").id
+        self._start_position: Array = np.zeros(7)
+        self._start_velocity: Array = np.zeros(7)
         self._cube_at = {c: int(self.model.joint(f"cube_{c}").qposadr[0]) for c in CUBES}
         # The servos' force is gain * (ctrl - position) - damping * speed; the joints add their own.
         self._gain = self.model.actuator_gainprm[:7, 0].copy()
