@@ -1,4 +1,7 @@
-"""Demonstrations on disk: a folder of shards, each a folder of arrays that appears whole or not at all."""
+"""Demonstrations on disk: a folder of shards, each a folder of arrays.
+
+A shard appears whole or not at all.
+"""
 
 import json
 import os
@@ -19,12 +22,12 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard_{index:04d}"
 
 
-def write_shard(path: Path, episodes: Sequence[Mapping[str, NDArray[np.generic]]]) -> int:
+def write_shard(path: Path, episodes: Sequence[Mapping[str, NDArray[Any]]]) -> int:
     """Write episodes as one shard and return the number of observations in it.
 
     Args:
         path: Folder to make; an interrupted write leaves nothing there.
-        episodes: See `vla_ros.learn.episodes.Demonstration`.
+        episodes: See `vla_ros.learn.episodes.record`.
 
     """
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
@@ -83,7 +86,9 @@ class Dataset:
         shards = [shard_path(folder, i) for i in range(description["shards"])]
         missing = sum(not shard.exists() for shard in shards)
         if missing:
-            msg = f"{missing} of {len(shards)} shards are missing in {folder}; {hint} (it continues)"
+            msg = (
+                f"{missing} of {len(shards)} shards are missing in {folder}; {hint} (it continues)"
+            )
             raise ValueError(msg)
         return cls(shards, description)
 
@@ -94,7 +99,12 @@ class Dataset:
         """Return the front and wrist images of rows, uint8 (b, h, w, 3)."""
         shard = np.searchsorted(self._starts, rows, side="right") - 1
         front, wrist = (
-            np.stack([self._mapped[name][s][r - self._starts[s]] for s, r in zip(shard, rows)])
+            np.stack(
+                [
+                    self._mapped[name][s][r - self._starts[s]]
+                    for s, r in zip(shard, rows, strict=True)
+                ]
+            )
             for name in _IMAGES
         )
         return front, wrist

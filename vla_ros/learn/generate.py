@@ -63,7 +63,7 @@ def _record_shard(shard: int, plan: Plan, output: Path, robot_file: Path) -> _Re
         rig = Rig(RobotConfig.load(robot_file), sim)
         variation = SceneVariation(rig)
         found = [record(rig, variation, seed) for seed in plan.seeds(shard)]
-    episodes = [demonstration.arrays for demonstration in found if demonstration is not None]
+    episodes = [episode for episode in found if episode is not None]
     if not episodes:
         msg = f"the expert failed in all episodes {plan.seeds(shard)}: the simulator is broken"
         raise RuntimeError(msg)
@@ -88,9 +88,7 @@ def _prepare(plan: Plan, output: Path) -> list[int]:
     return [i for i in range(plan.shards) if not shard_path(output, i).exists()]
 
 
-def _results(
-    missing: list[int], job: Callable[[int], _Result], workers: int
-) -> Iterator[_Result]:
+def _results(missing: list[int], job: Callable[[int], _Result], workers: int) -> Iterator[_Result]:
     if workers == 1:
         yield from map(job, missing)
         return
@@ -99,9 +97,7 @@ def _results(
         yield from pool.imap_unordered(job, missing)
 
 
-def generate(
-    plan: Plan, output: Path, robot_file: Path, workers: int, report: Report
-) -> None:
+def generate(plan: Plan, output: Path, robot_file: Path, workers: int, report: Report) -> None:
     """Record what is missing of a plan.
 
     Args:

@@ -1,11 +1,11 @@
 """The words that the model is trained on, and those kept apart to test it.
 
-`sample` draws an instruction for a colour from a grammar: some hundred phrasings, times articles, nouns,
-politeness, case and punctuation, times mentions of other colours ("the red cube, not the blue one") that
-stop the model from obeying any colour word it meets. `with_unknown_words` then replaces or inserts words
-that no vocabulary knows, because people use words that no grammar lists.
+`sample` draws an instruction for a colour from a grammar: some hundred phrasings, times articles,
+nouns, politeness, case and punctuation, times mentions of other colours ("the red cube, not the
+blue one") that stop the model from obeying any colour word it meets. `with_unknown_words` then
+replaces or inserts words that no vocabulary knows, because people use words that no grammar lists.
 
-`HELD_OUT_PHRASINGS` are never used in training: each has a verb or a structure that the grammar lacks.
+`HELD_OUT_PHRASINGS` are never used in training: each has a word that the grammar lacks.
 """
 
 import random
@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 COLOURS = ("red", "green", "blue")
 TOKENS = 16
-"""Words that the model reads; longer instructions are cut."""
+"""Words that the model reads; the policy refuses longer instructions."""
 
 PAD, UNKNOWN = "<pad>", "<unk>"
 
@@ -45,7 +45,8 @@ _SPLIT_VERBS = (("pick", "up"), ("lift", "up"), ("take", "up"), ("raise", "up"),
 _STATEMENTS = (
     "i want {it}", "i need {it}", "i would like {it}", "we need {it}", "i want you to {verb} {it}",
     "i would like you to {verb} {it}", "you should {verb} {it}", "your target is {it}",
-    "the target is {it}", "your task is to {verb} {it}", "{it} is what i want", "{it} is the target",
+    "the target is {it}", "your task is to {verb} {it}", "{it} is what i want",
+    "{it} is the target",
     "find {it} and {verb} it", "go to {it} and {verb} it", "see {it} {verb} it", "{verb} only {it}",
     "try to {verb} {it}", "it is time to {verb} {it}", "{it}", "it has to be {it}",
     "{verb} {it} from the table", "{verb} {it} off the table", "now it is {it}",
@@ -56,7 +57,8 @@ _OPENINGS = (
 )  # fmt: skip
 _CLOSINGS = (
     "please", "now", "for me", "for me please", "thanks", "thank you", "with the gripper",
-    "and lift it", "and lift it up", "and hold it", "and raise it", "quickly", "next", "off the table",
+    "and lift it", "and lift it up", "and hold it", "and raise it", "quickly", "next",
+    "off the table",
     "from the table", "carefully", "if you can",
 )  # fmt: skip
 # Mentions of cubes that are not meant: after or before the request.
@@ -71,16 +73,24 @@ _ASIDES_AFTER = (
 _ASIDES_BEFORE = (
     "leave {other}", "leave {other} alone", "not {other}", "ignore {other}", "ignore {other} and",
     "forget {other}", "instead of {other}", "do not take {other}", "don't take {other}",
-    "do not pick up {other}", "don't pick up {other} but", "do not touch {other}", "not {other} but",
+    "do not pick up {other}", "don't pick up {other} but", "do not touch {other}",
+    "not {other} but",
     "avoid {other}", "without touching {other}", "leave {other} and", "leave {other} and {third}",
     "not {other} or {third}", "{request} {other} no wait", "{request} {other} sorry i mean",
     "{request} {other} no",
 )  # fmt: skip
 # Words without which an instruction that mentions two colours loses its meaning.
 _CUES = frozenset(
-    "not leave alone ignore instead never dont forget avoid without touch touching next near beside"
-    " neither nor no wait sorry mean but do take pick".split()
-)
+    {
+        "not", "leave", "alone", "ignore", "instead", "never", "dont", "forget", "avoid", "without",
+        "touch", "touching", "next", "near", "beside", "neither", "nor", "no", "wait", "sorry",
+        "mean", "but", "do", "take", "pick",
+    }
+)  # fmt: skip
+# Shares of the instructions that name the object by its colour alone, that begin with an opening
+# and that end with a closing.
+_BARE, _OPENED, _CLOSED = 0.07, 0.3, 0.3
+_BEFORE = 0.5
 
 
 def _cube(rng: random.Random, colour: str) -> str:
@@ -89,30 +99,40 @@ def _cube(rng: random.Random, colour: str) -> str:
 
 def _request(rng: random.Random, colour: str) -> str:
     """Return a request without asides, for example 'could you pick the red block up now'."""
-    it = _cube(rng, colour) if rng.random() < 0.93 else colour
-    kind = rng.random()
-    if kind < 0.55:
+    it = colour if rng.random() < _BARE else _cube(rng, colour)
+    kind = rng.choices(("verb", "split", "statement"), weights=(55, 10, 35))[0]
+    if kind == "verb":
         text = f"{rng.choice(_VERBS)} {it}"
-    elif kind < 0.65:
+    elif kind == "split":
         verb, particle = rng.choice(_SPLIT_VERBS)
         text = f"{verb} {it} {particle}"
     else:
         text = rng.choice(_STATEMENTS).format(it=it, verb=rng.choice(_VERBS))
-    if rng.random() < 0.3:
+    if rng.random() < _OPENED:
         text = f"{rng.choice(_OPENINGS)} {text}"
-    if rng.random() < 0.3:
+    if rng.random() < _CLOSED:
         text = f"{text} {rng.choice(_CLOSINGS)}"
     return text
 
 
+def _with_aside(rng: random.Random, colour: str, text: str) -> str:
+    """Add the mention of another cube, or two, that are not meant."""
+    other, third = rng.sample([c for c in COLOURS if c != colour], 2)
+    fields = {
+        "other": _cube(rng, other),
+        "third": _cube(rng, third),
+        "request": rng.choice(_VERBS),
+    }
+    pause = rng.choice((", ", " "))
+    if rng.random() < _BEFORE:
+        return rng.choice(_ASIDES_BEFORE).format(**fields) + pause + text
+    return text + pause + rng.choice(_ASIDES_AFTER).format(**fields)
+
+
 def _styled(rng: random.Random, text: str) -> str:
     """Vary what a tokenizer must undo: case and the final punctuation."""
-    style = rng.random()
-    if style < 0.2:
-        text = text.capitalize()
-    elif style < 0.25:
-        text = text.upper()
-    return text + rng.choice(("", "", "", ".", "!", "?"))
+    style = rng.choices((str.lower, str.capitalize, str.upper), weights=(75, 20, 5))[0]
+    return style(text) + rng.choice(("", "", "", ".", "!", "?"))
 
 
 def words(text: str) -> list[str]:
@@ -132,16 +152,7 @@ def sample(rng: random.Random, colour: str, aside: float = 0.3) -> str:
     while True:
         text = _request(rng, colour)
         if rng.random() < aside:
-            other, third = rng.sample([c for c in COLOURS if c != colour], 2)
-            fields = {
-                "other": _cube(rng, other),
-                "third": _cube(rng, third),
-                "request": rng.choice(_VERBS),
-            }
-            if rng.random() < 0.5:
-                text = f"{text}{rng.choice((', ', ' '))}{rng.choice(_ASIDES_AFTER).format(**fields)}"
-            else:
-                text = f"{rng.choice(_ASIDES_BEFORE).format(**fields)}{rng.choice((', ', ' '))}{text}"
+            text = _with_aside(rng, colour, text)
         if len(words(text)) <= TOKENS:
             return _styled(rng, text)
 
@@ -169,12 +180,8 @@ def with_unknown_words(rng: random.Random, text: str, rate: float) -> str:
 def training_instruction(rng: random.Random, colour: str) -> str:
     """Return an instruction as training sees it: a third of them with unknown words."""
     text = sample(rng, colour)
-    kind = rng.random()
-    if kind < 0.25:
-        return with_unknown_words(rng, text, 0.25)
-    if kind < 0.35:
-        return with_unknown_words(rng, text, 0.8)
-    return text
+    rate = rng.choices((0.0, 0.25, 0.8), weights=(65, 25, 10))[0]
+    return with_unknown_words(rng, text, rate) if rate else text
 
 
 def held_out(rng: random.Random, colour: str) -> str:

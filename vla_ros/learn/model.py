@@ -1,12 +1,13 @@
 """The network: two cameras, the joint state and an instruction in words to a chunk of actions.
 
 Each camera passes four convolutions; the text scales and shifts the features of the last two (FiLM,
-Perez et al. 2018), and a spatial softmax (Levine et al. 2016) turns maps into image points, so that the
-network looks for what was named. The words pass a transformer of two layers over learned embeddings, which
-knows their order. The predicted position of the cube feeds the head that predicts the actions.
+Perez et al. 2018), and a spatial softmax (Levine et al. 2016) turns maps into image points, so that
+the network looks for what was named. The words pass a transformer of two layers over learned
+embeddings, which knows their order. The predicted position of the cube feeds the head that predicts
+the actions.
 
-What only helps training (the cube's position and its place in the images, the colour named) is supervised
-by the simulator and absent from the exported graph's outputs.
+What only helps training (the cube's position and its place in the images, the colour named) is
+supervised by the simulator and absent from the exported graph's outputs.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from vla_ros.learn.interface import CAMERAS, CHUNK, STATE_NAMES
 
 ACTION = 7
 TARGET = 5
-"""Auxiliary output: the cube's position in the tool frame (m, times 10), sin and cos of 4 x its yaw."""
+"""Auxiliary output: the cube's position in the tool frame (m, times 10), sin, cos of 4 yaw."""
 
 _STRIDE = 4
 
@@ -55,7 +56,9 @@ class _Block(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor, blocked: Tensor) -> Tensor:
         batch, length, width = x.shape
@@ -64,7 +67,8 @@ class _Block(nn.Module):
         scores = q @ k.transpose(-1, -2) * (width // self.heads) ** -0.5
         attention = (scores + blocked[:, None, None, :]).softmax(-1)
         x = x + self.out((attention @ v).transpose(1, 2).reshape(batch, length, width))
-        return x + self.mlp(self.norm_mlp(x))
+        mixed: Tensor = x + self.mlp(self.norm_mlp(x))
+        return mixed
 
 
 class TextEncoder(nn.Module):
@@ -123,7 +127,7 @@ class ImageEncoder(nn.Module):
         return x * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (b, 3, h, w) to features (b, outputs), and to the first map's logits (b, h/4 * w/4)."""
+        """Map (b, 3, h, w) to features (b, outputs) and the first map's logits (b, h/4 * w/4)."""
         x = functional.relu(self.bn1(self.conv1(image)))
         x = functional.relu(self.bn2(self.conv2(x)))
         x = functional.relu(self._film(self.bn3(self.conv3(x)), self.film3(text)))
@@ -163,8 +167,9 @@ class PickPolicy(nn.Module):
         return Outputs(actions, target, front_logits, wrist_logits, self.text.colour(text))
 
     def forward(self, front: Tensor, wrist: Tensor, state: Tensor, tokens: Tensor) -> Tensor:
-        """Return the actions (b, 16, 7): normalised tool-frame deltas, and how sure it is that
-        the gripper should be open, 0..1.
+        """Return the actions (b, 16, 7).
+
+        They are normalised tool-frame deltas, and how surely the gripper should be open, 0..1.
 
         Args:
             front: Normalised images, float32 (b, 3, 96, 96).

@@ -1,7 +1,7 @@
-"""The simulated robot behind the safety filter, in simulated time: what demonstrations and evaluation share.
+"""The simulated robot behind the safety filter, in simulated time.
 
-The same two objects run in `sim_node` and `safety_node`; here they run in one process, as fast as the
-machine can, and every run with the same seed is the same.
+The same two objects run in `sim_node` and `safety_node`; here, for demonstrations and evaluation,
+they run in one process, as fast as the machine can, and runs with the same seed are the same.
 """
 
 from vla_ros.kinematics import SerialChain
@@ -31,9 +31,7 @@ class Rig:
         """Connect `sim` to a filter with the bounds of `robot`."""
         self.robot = robot
         self.sim = sim
-        self.chain = SerialChain.from_urdf(
-            urdf(), robot.base_frame, robot.tcp_frame, robot.joints
-        )
+        self.chain = SerialChain.from_urdf(urdf(), robot.base_frame, robot.tcp_frame, robot.joints)
         robot.check_joints(sim.joint_names + robot.gripper_joints, "the simulated robot")
         self.reset(0)
 
@@ -51,9 +49,9 @@ class Rig:
         return self.sim.joint_sample(self.now_ns)
 
     def advance_to(self, time_ns: int) -> None:
-        """Let physics and filter run until `time_ns`; a filter tick at `time_ns` itself is still to come.
+        """Let physics and filter run until `time_ns`.
 
-        So a command given at a time counts for the filter's tick of that time.
+        A filter tick at `time_ns` itself is still to come: a command given then counts for it.
         """
         while self._next_ns < time_ns:
             self._move_to(self._next_ns)
