@@ -125,7 +125,9 @@ def test_images_out():
     assert out.header is header and bytes(out.data) == RGB.tobytes()
     assert out.is_bigendian == (sys.byteorder == "big")
     assert BRIDGE.cv2_to_imgmsg(RGB[:, :, 0].astype(np.float32)).encoding == "32FC1"
-    np.testing.assert_array_equal(BRIDGE.imgmsg_to_cv2(BRIDGE.cv2_to_imgmsg(RGB[::2, ::2])), RGB[::2, ::2])
+    np.testing.assert_array_equal(
+        BRIDGE.imgmsg_to_cv2(BRIDGE.cv2_to_imgmsg(RGB[::2, ::2])), RGB[::2, ::2]
+    )
     with pytest.raises(CvBridgeError, match="incompatible type 8UC3"):
         BRIDGE.cv2_to_imgmsg(RGB, "mono8")
     with pytest.raises(TypeError, match="numpy"):

@@ -57,11 +57,15 @@ def test_packages_are_served_and_others_are_not():
         "print(u.find_spec('moveit_msgs'), u.find_spec('rclcpp'), u.find_spec('sensor_msgs.other'))\n"
         "print(u.find_spec('rclpy') is not None)"
     )
-    assert out.stdout.splitlines() == ["sensor_msgs.msg [] True", "None None None", "True"], out.stderr
+    assert out.stdout.splitlines() == ["sensor_msgs.msg [] True", "None None None", "True"], (
+        out.stderr
+    )
 
 
 def test_an_importable_ros_wins_for_every_package(tmp_path):
-    ros = make(tmp_path, {"rclpy/__init__.py": "REAL = True\n", "std_msgs/__init__.py": "REAL = True\n"})
+    ros = make(
+        tmp_path, {"rclpy/__init__.py": "REAL = True\n", "std_msgs/__init__.py": "REAL = True\n"}
+    )
     out = python(
         "import vla_ros_standalone, rclpy, std_msgs\n"
         "print(rclpy.REAL, std_msgs.REAL)\n"
@@ -90,12 +94,16 @@ def test_a_ros_for_another_python_on_the_path_is_explained(tmp_path):
     assert "no ROS 2 is sourced" in out.stderr
 
 
-@pytest.mark.parametrize("library", ["lib/python3.7/site-packages", "local/lib/python3.7/dist-packages"])
+@pytest.mark.parametrize(
+    "library", ["lib/python3.7/site-packages", "local/lib/python3.7/dist-packages"]
+)
 def test_a_ros_for_another_python_off_the_path_is_explained(tmp_path, library):
     prefix = make(tmp_path, {f"{library}/rclpy/__init__.py": ""})
     for module in ("rclpy", "std_msgs.msg", "cv_bridge"):
         out = python(
-            f"import vla_ros_standalone, {module}", ROS_DISTRO="foxy", AMENT_PREFIX_PATH=f"/no:{prefix}"
+            f"import vla_ros_standalone, {module}",
+            ROS_DISTRO="foxy",
+            AMENT_PREFIX_PATH=f"/no:{prefix}",
         )
         assert "ImportError: ROS 2 foxy is sourced" in out.stderr, out.stderr
 
@@ -139,7 +147,8 @@ def test_an_installation_needs_no_import(tmp_path, editable):
     options = ["--no-deps", "--no-build-isolation", "-q", "--disable-pip-version-check"]
     source = ["-e", str(SOURCE.parent)] if editable else [str(SOURCE.parent)]
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, "--target", str(target), *source], check=True
+        [sys.executable, "-m", "pip", "install", *options, "--target", str(target), *source],
+        check=True,
     )
     assert (target / "vla_ros_standalone.pth").is_file()
     code = f"import site; site.addsitedir({str(target)!r}); import std_msgs.msg; print(std_msgs.msg.String())"

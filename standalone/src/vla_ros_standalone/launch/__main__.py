@@ -80,7 +80,9 @@ def _given(words: list[str]) -> dict[str, str]:
     for word in words:
         name, separator, value = word.partition(":=")
         if not (name and separator and value):
-            raise LaunchError(f"malformed launch argument '{word}', expected format '<name>:=<value>'")
+            raise LaunchError(
+                f"malformed launch argument '{word}', expected format '<name>:=<value>'"
+            )
         given[name] = value
     return given
 

@@ -31,7 +31,6 @@ from vla_ros_standalone.launch.substitutions import (
 )
 
 
-
 class PlacedError(LaunchError):
     """An error that names its file and line."""
 
@@ -225,9 +224,7 @@ def arguments(file: str, context: Context) -> list[Argument]:
                 choices = [choice.attributes["value"] for choice in child.named("choice")]
                 if choices:
                     description = f"{description.rstrip('.')}. Valid choices are: {choices}"
-                found.setdefault(
-                    name, Argument(name, child.attributes.get("default"), description)
-                )
+                found.setdefault(name, Argument(name, child.attributes.get("default"), description))
             elif child.tag == "include":
                 here = Context(environment=context.environment, file=child.file)
                 try:
@@ -372,7 +369,10 @@ class Launch:
         shell = bool(coerce(element.attributes.get("shell", "false"), "bool"))
         if not command:
             raise LaunchError("'cmd' is empty")
-        if not shell and shutil.which(command[0], path=self.context.environment.get("PATH")) is None:
+        if (
+            not shell
+            and shutil.which(command[0], path=self.context.environment.get("PATH")) is None
+        ):
             raise LaunchError(f"no executable '{command[0]}'")
         name = self._optional(element, "name") or os.path.basename(command[0])
         self._add(element, name, command, shell=shell)

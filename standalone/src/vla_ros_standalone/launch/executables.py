@@ -24,14 +24,19 @@ def find_executable(package: str, name: str, environment: dict[str, str]) -> tup
     Raises:
         LaunchError: There is none.
     """
-    prefixes = [*filter(None, environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
+    prefixes = [
+        *filter(None, environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep)),
+        sys.prefix,
+    ]
     for prefix in prefixes:
         file = Path(prefix) / "lib" / package / name
         if os.access(file, os.X_OK) and file.is_file():
             return (str(file),)
     installed = _distribution(package)
     if installed is None:
-        raise LaunchError(f"package '{package}' not found in {', '.join(prefixes)} or as a distribution")
+        raise LaunchError(
+            f"package '{package}' not found in {', '.join(prefixes)} or as a distribution"
+        )
     scripts = {
         point.name: point.value
         for point in installed.entry_points

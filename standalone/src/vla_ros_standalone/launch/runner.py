@@ -13,11 +13,14 @@ import ctypes
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from vla_ros_standalone.launch.description import Process
 
@@ -91,9 +94,12 @@ class Runner:
         self._log = log
         self._sigterm_timeout_s = sigterm_timeout_s
         self._sigkill_timeout_s = sigkill_timeout_s
-        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._ending = asyncio.Event()
         self._failed = False
+        # A thread for each process waits for its end: asyncio's own wait also waits for whatever the
+        # process left behind to close its output.
+        self._waiters = ThreadPoolExecutor(max_workers=max(1, len(self._processes)))
 
     async def run(self) -> int:
         """Run; give 0, or 1 where a process could not be started."""
@@ -104,6 +110,7 @@ class Runner:
         ladder = asyncio.ensure_future(self._end_all())
         await asyncio.gather(*ends)
         ladder.cancel()
+        self._waiters.shutdown()
         return int(self._failed)
 
     def _interrupted(self, number: int) -> None:
@@ -117,7 +124,7 @@ class Runner:
     async def _keep_running(self, process: Process) -> None:
         while not self._ending.is_set():
             try:
-                child = await self._start(process)
+                child = self._start(process)
             except OSError as error:
                 self._log.error(process.name, f"cannot be started: {error}")
                 self._failed = True
@@ -136,30 +143,29 @@ class Runner:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), process.respawn_delay)
 
-    async def _start(self, process: Process) -> asyncio.subprocess.Process:
-        command = process.command
-        if process.shell:
-            command = ("/bin/sh", "-c", " ".join(command))
-        return await asyncio.create_subprocess_exec(
-            *command,
+    def _start(self, process: Process) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            " ".join(process.command) if process.shell else process.command,
+            shell=process.shell,
             env=process.environment,
             cwd=process.directory,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()),
         )
 
-    async def _watch(self, process: Process, child: asyncio.subprocess.Process) -> None:
+    async def _watch(self, process: Process, child: subprocess.Popen[bytes]) -> None:
         """Pass a process's output on until it has ended, and leave nothing of it behind."""
+        errors = "both" if process.output == "log" else process.output
         streams = [
             asyncio.ensure_future(self._copy(child.stdout, process, process.output)),
-            asyncio.ensure_future(
-                self._copy(child.stderr, process, "both" if process.output == "log" else process.output)
-            ),
+            asyncio.ensure_future(self._copy(child.stderr, process, errors)),
         ]
-        status = await child.wait()
+        loop = asyncio.get_running_loop()
+        status = await loop.run_in_executor(self._waiters, child.wait)
         del self._running[process.name]
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -171,17 +177,23 @@ class Runner:
         else:
             command = " ".join(filter(str.strip, process.command))
             self._log.error(
-                process.name, f"process has died [pid {child.pid}, exit code {status}, cmd '{command}']."
+                process.name,
+                f"process has died [pid {child.pid}, exit code {status}, cmd '{command}'].",
             )
 
-    async def _copy(self, stream: asyncio.StreamReader, process: Process, output: str) -> None:
+    async def _copy(self, pipe: IO[bytes], process: Process, output: str) -> None:
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), pipe
+        )
         rest = b""
-        while chunk := await stream.read(_CHUNK):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self._log.line(f"[{process.name}] {line.decode(errors='replace')}", output)
-        if rest:
-            self._log.line(f"[{process.name}] {rest.decode(errors='replace')}", output)
+        with contextlib.closing(transport):
+            while chunk := await stream.read(_CHUNK):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    self._log.line(f"[{process.name}] {line.decode(errors='replace')}", output)
+            if rest:
+                self._log.line(f"[{process.name}] {rest.decode(errors='replace')}", output)
 
     async def _end_all(self) -> None:
         """Once the end has begun, bring it about: SIGINT, then SIGTERM, then SIGKILL."""
@@ -191,6 +203,7 @@ class Runner:
             (signal.SIGTERM, self._sigkill_timeout_s),
             (signal.SIGKILL, 0.0),
         )
+        # What starts from here on has seen that the end has begun, so this is all there is.
         waited = 0.0
         for index, (number, patience) in enumerate(steps):
             for name, child in list(self._running.items()):
@@ -218,7 +231,9 @@ def _die_with(parent: int) -> Callable[[], None]:
     return prepare
 
 
-def run(processes: Iterable[Process], log: Log, *, sigterm_timeout_s: float, sigkill_timeout_s: float) -> int:
+def run(
+    processes: Iterable[Process], log: Log, *, sigterm_timeout_s: float, sigkill_timeout_s: float
+) -> int:
     """Run processes until all have ended; give the exit status of the launch."""
 
     async def main() -> int:

@@ -105,9 +105,13 @@ def coerce(text: str, kind: str | None = None) -> object:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise LaunchError(f"'{text}' is not YAML; give type=\"str\" if it is meant as text") from None
+        raise LaunchError(
+            f"'{text}' is not YAML; give type=\"str\" if it is meant as text"
+        ) from None
     if not _is_parameter(value):
-        raise LaunchError(f"'{text}' is no value of one of the types bool, int, float, str or their lists")
+        raise LaunchError(
+            f"'{text}' is no value of one of the types bool, int, float, str or their lists"
+        )
     if kind not in (None, "yaml"):
         wanted = _TYPES[kind.removeprefix("list_of_")]
         items = value if kind.startswith("list_of_") else [value]
