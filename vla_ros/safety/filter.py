@@ -114,7 +114,7 @@ class SafetyFilter:
         self._position_of = TcpPosition(chain)
 
     def receive(self, command: Command, now_ns: int) -> None:
-        """Take a command at once, without a step: for a caller that is sent several between steps.
+        """Take a command without a step: for a caller that is sent several between two steps.
 
         A refused one is named at the next step, and refreshes no timeout.
         """
@@ -134,6 +134,19 @@ class SafetyFilter:
             self._act("gripper_finite", 1.0)
         else:
             self._gripper_wish = value[0]
+
+    def receive_joints(self, joints: JointSample, now_ns: int) -> None:
+        """Take a joint sample without a step, as `receive` takes a command."""
+        now = integer(now_ns)
+        if now is None:
+            return
+        self._note(self._joints.offer(joints, now), now)
+        if self._joints.tripped:
+            self._set_latch(SafetyState.PROTECTIVE_STOP, self._joints.overload)
+
+    def refuse(self, name: str, reason: str, now_ns: int) -> None:
+        """Name an input that the caller could not even read, at the next step."""
+        self._note(Refusal(name, 1.0, reason), now_ns)
 
     def estop(self, engaged: bool, now_ns: int) -> None:  # noqa: ARG002, FBT001 - part of the interface
         """Take the state of the e-stop. Engaged, it latches; released, it stays latched."""
@@ -181,9 +194,7 @@ class SafetyFilter:
         if desired is not None:
             self.receive(desired, now)
         if joints is not None:
-            self._note(self._joints.offer(joints, now), now)
-        if self._joints.tripped:
-            self._set_latch(SafetyState.PROTECTIVE_STOP, self._joints.overload)
+            self.receive_joints(joints, now)
         if self._joints.excess > 0.0:
             self._act("effort", self._joints.excess)
 
