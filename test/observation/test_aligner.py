@@ -166,6 +166,15 @@ def test_a_frozen_camera_stays_frozen_until_its_pixels_change():
     assert a.fault(132 * MS) is None
 
 
+def test_a_camera_frozen_from_before_the_first_joint_state_is_found_too():
+    a = aligner("front")
+    a.add_frame(frame("front", 0, value=7))
+    for step in range(1, 5):
+        a.add_joints(joints(200 + 33 * step, 0.01 * step))
+        a.add_frame(frame("front", 200 + 33 * step, value=7))
+    assert a.fault(332 * MS).cause == "frozen camera front"
+
+
 def test_equal_frames_of_an_arm_at_rest_are_normal():
     a = aligner("front")
     for step in range(100):

@@ -176,6 +176,11 @@ def test_what_is_no_bundle_is_refused_with_what_to_do(make, words, tmp_path):
     assert all(word in str(info.value) for word in words)
 
 
+def test_no_bundle_at_all_is_refused():
+    with pytest.raises(BundleError, match=r"no bundle is given.*parameter 'bundle'"):
+        Bundle.load("")
+
+
 def test_a_changed_file_is_refused(folder):
     graph = folder / "policy.onnx"
     data = bytearray(graph.read_bytes())

@@ -226,6 +226,9 @@ class Bundle:
             BundleError: If the bundle cannot be used.
 
         """
+        if not str(folder):
+            msg = "no bundle is given: set the parameter 'bundle' to a bundle's folder"
+            raise BundleError(msg)
         path = Path(folder).expanduser()
         manifest = parse_manifest(_read_yaml(_manifest_file(path)), path / MANIFEST)
         root = path.resolve()
