@@ -2,7 +2,8 @@
 
 The same policy controller and safety filter as in the nodes, but in simulated time and in one
 process, as fast as the machine can. Cameras' ticks, the policy's ticks and the delay from exposure
-to chunk are simulated. Commands to the robot are judged by code that shares nothing with the filter.
+to chunk are simulated. What is sent to the robot is judged by code that shares nothing with the
+filter.
 """
 
 import argparse
@@ -185,6 +186,7 @@ class _Runner:
         self._next_frame_ns = START_NS + rng.randrange(self._camera_ns)
         self._next_tick_ns = START_NS + rng.randrange(bundle.period_ns)
         self._next_joints_ns = START_NS
+        self._last_tick_ns = 0
         self._frames: list[tuple[int, list[Frame]]] = []
         self._chunk: tuple[int, Chunk] | None = None
 
@@ -220,6 +222,9 @@ class _Runner:
         if self._chunk is not None and self._chunk[0] <= now_ns:
             if controller.accept(self._chunk[1], now_ns):
                 self._next_tick_ns = now_ns
+            elif now_ns - self._last_tick_ns < self._bundle.period_ns // 4:
+                # As the node does: ticks move to just after results.
+                self._next_tick_ns = now_ns + self._bundle.period_ns
             self._chunk = None
         if self._next_tick_ns <= now_ns:
             self._tick(now_ns)
@@ -230,11 +235,12 @@ class _Runner:
 
     def _tick(self, now_ns: int) -> None:
         step = self.controller.tick(now_ns)
+        self._last_tick_ns = now_ns
         self._moved = self._moved or step.hold is None
         self.holds += self._moved and step.hold is not None
         base = self._rig.robot.base_frame
         self._rig.desired = Command(now_ns, base, step.twist, step.gripper)
-        self._next_tick_ns += self._bundle.period_ns
+        self._next_tick_ns = now_ns + self._bundle.period_ns
 
 
 def _run_seeds(

@@ -46,7 +46,7 @@ Report = Callable[[str], None]
 def export_graph(net: PickPolicy, path: Path) -> None:
     """Write the network as one ONNX file with the inputs and output that the manifest names."""
     inputs = {name: torch.from_numpy(array) for name, array in random_inputs(0).items()}
-    net = net.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    net = net.to(memory_format=torch.contiguous_format).eval()
     with warnings.catch_warnings():
         # torch recommends its newer exporter; the older one writes this opset's plain operators.
         warnings.simplefilter("ignore")

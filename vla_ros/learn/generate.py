@@ -132,7 +132,7 @@ def generate(plan: Plan, output: Path, robot_file: Path, workers: int, report: R
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `vla_ros learn generate`."""
-    parser.add_argument("--episodes", type=int, default=2400)
+    parser.add_argument("--episodes", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=100_000, help="seed of the first episode")
     parser.add_argument("--output", type=Path, default=Path("runs/learn/demonstrations"))
     parser.add_argument("--robot", type=Path, default=None, help="robot file (default: panda)")

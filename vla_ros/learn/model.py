@@ -67,8 +67,7 @@ class _Block(nn.Module):
         scores = q @ k.transpose(-1, -2) * (width // self.heads) ** -0.5
         attention = (scores + blocked[:, None, None, :]).softmax(-1)
         x = x + self.out((attention @ v).transpose(1, 2).reshape(batch, length, width))
-        mixed: Tensor = x + self.mlp(self.norm_mlp(x))
-        return mixed
+        return x + self.mlp(self.norm_mlp(x))
 
 
 class TextEncoder(nn.Module):

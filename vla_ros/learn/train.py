@@ -2,8 +2,8 @@
 
 Behaviour cloning on CPU. Every sample gets a freshly drawn instruction each time it is seen. A
 checkpoint is written whole or not at all, and an interrupted training continues from the last one
-to the same end: the order of samples, words and augmentations depends on the seed and the step alone.
-`docs/learning.md` has the figures.
+to the same end: the order of samples, words and augmentations depends on the seed and the step
+alone. `docs/learning.md` has the figures.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from vla_ros.learn.instructions import (
     training_instruction,
     vocabulary,
 )
-from vla_ros.learn.model import Outputs, PickPolicy
 from vla_ros.learn.interface import ACTION_STD, IMAGE_MEAN, IMAGE_SCALE, IMAGE_STD
+from vla_ros.learn.model import Outputs, PickPolicy
 
 SAVE_EVERY = 200
 """Steps between checkpoints."""
@@ -237,7 +237,7 @@ def _teach_words(net: PickPolicy, words: Words, recipe: Recipe) -> float:
         wanted = torch.from_numpy(colours)
         loss = functional.cross_entropy(logits, wanted)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(net.text.parameters(), 1.0)
         optimiser.step()
         right = 0.9 * right + 0.1 * float((logits.argmax(1) == wanted).float().mean())
@@ -260,7 +260,7 @@ class Training:
         self.data, self.recipe, self.words = data, recipe, Words()
         self.net = PickPolicy(len(vocabulary()))
         # Convolutions with bfloat16 are twice as fast in this layout.
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.net)
         self.optimiser = torch.optim.AdamW(
             self.net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
@@ -311,7 +311,7 @@ class Training:
             msg = f"the loss is {float(total)} at step {step}; lower the learning rate"
             raise FloatingPointError(msg)
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
         self.optimiser.step()
         self.step += 1
