@@ -57,7 +57,9 @@ def test_pixels_survive_padding_and_byte_order(encoding, dtype, channels, paddin
     shape = (4, 6) if channels == 1 else (4, 6, channels)
     pixels = RANDOM.integers(0, 100, shape).astype(dtype)
     out = BRIDGE.imgmsg_to_cv2(image(pixels, encoding, padding=padding, big=big))
-    assert out.dtype == np.dtype(dtype) and out.dtype.isnative and out.flags.c_contiguous
+    assert out.dtype == np.dtype(dtype)
+    assert out.dtype.isnative
+    assert out.flags.c_contiguous
     np.testing.assert_array_equal(out, pixels)
 
 
@@ -122,7 +124,8 @@ def test_images_out():
     header = Header(frame_id="camera")
     out = BRIDGE.cv2_to_imgmsg(RGB, "rgb8", header=header)
     assert (out.height, out.width, out.step, out.encoding) == (5, 7, 21, "rgb8")
-    assert out.header is header and bytes(out.data) == RGB.tobytes()
+    assert out.header is header
+    assert bytes(out.data) == RGB.tobytes()
     assert out.is_bigendian == (sys.byteorder == "big")
     assert BRIDGE.cv2_to_imgmsg(RGB[:, :, 0].astype(np.float32)).encoding == "32FC1"
     np.testing.assert_array_equal(

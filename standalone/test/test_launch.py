@@ -21,7 +21,8 @@ PYTHON = sys.executable
 
 IGNORES_EVERYTHING = (
     "import signal, time\n"
-    "for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, lambda n, f: print('got', n, flush=True))\n"
+    "def tell(number, frame): print('got', number, flush=True)\n"
+    "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, tell)\n"
     "print('ready', flush=True)\n"
     "while True: time.sleep(0.1)\n"
 )
@@ -181,7 +182,8 @@ def test_a_group_has_its_own_variables_and_environment(plan):
 
 def test_includes(plan, write):
     write(
-        '<arg name="who"/><arg name="other" default="d"/><log message="$(var who) $(var other) $(filename)"/>',
+        '<arg name="who"/><arg name="other" default="d"/>'
+        '<log message="$(var who) $(var other) $(filename)"/>',
         "inner.launch.xml",
     )
     body = """
@@ -273,19 +275,22 @@ def test_the_command_line_of_a_node(plan, tmp_path):
     body = """
       <push-ros-namespace namespace="left"/>
       <let name="words" value="two words"/>
-      <node pkg="pytest" exec="pytest" name="tester" namespace="arm" exec_name="label" output="screen"
-            args="--flag 'a b' $(var words) x$(var words) last" ros_args="--log-level debug"
-            launch-prefix="nice -n 5" cwd="/tmp">
+      <node pkg="pytest" exec="pytest" name="tester" namespace="arm" exec_name="label"
+            output="screen" args="--flag 'a b' $(var words) x$(var words) last"
+            ros_args="--log-level debug" launch-prefix="nice -n 5" cwd="/tmp">
         <param from="$(dirname)/robot.yaml"/>
         <param name="rate" value="30"/>
-        <param name="camera"><param name="id" value="7" type="str"/><param name="on" value="true"/></param>
+        <param name="camera">
+          <param name="id" value="7" type="str"/><param name="on" value="true"/>
+        </param>
         <remap from="image" to="front/$(var words)"/>
         <env name="EXTRA" value="1"/>
       </node>
       <node pkg="pytest" exec="pytest"/>
     """
     (node, plain), _ = plan(body)
-    assert node.name == "label-1" and plain.name == "pytest-2"
+    assert node.name == "label-1"
+    assert plain.name == "pytest-2"
     assert node.command[:3] == ("nice", "-n", "5")
     # The console script, or the interpreter with its entry point.
     assert "pytest" in node.command[3] or "'pytest'" in node.command[5]
@@ -306,7 +311,8 @@ def test_the_command_line_of_a_node(plan, tmp_path):
         "/left/arm/tester": {"ros__parameters": {"camera.id": "7", "camera.on": True}}
     }
     assert rest[-2:] == ("-r", "image:=front/two words")
-    assert node.environment["EXTRA"] == "1" and "EXTRA" not in plain.environment
+    assert node.environment["EXTRA"] == "1"
+    assert "EXTRA" not in plain.environment
     assert (node.directory, node.output, plain.output) == ("/tmp", "screen", "log")
     assert plain.command[-1] == "__ns:=/left"
 
@@ -417,17 +423,21 @@ def test_output_has_the_prefixes_of_ros2_launch(launch, script):
     code, text = run.end()
     assert code == 0
     assert "[INFO] [launch]: All log files can be found below" in text
-    assert re.search(r"^\[INFO\] \[speaker-1\]: process started with pid \[\d+\]$", text, re.M)
-    assert "\n[speaker-1] out" in text and "\n[speaker-1] err" in text
     assert re.search(
-        r"^\[ERROR\] \[speaker-1\]: process has died \[pid \d+, exit code 3, cmd '.*speaker.py'\]\.$",
+        r"^\[INFO\] \[speaker-1\]: process started with pid \[\d+\]$", text, re.MULTILINE
+    )
+    assert "\n[speaker-1] out" in text
+    assert "\n[speaker-1] err" in text
+    assert re.search(
+        r"^\[ERROR\] \[speaker-1\]: process has died \[pid \d+, exit code 3, cmd '.*'\]\.$",
         text,
-        re.M,
+        re.MULTILINE,
     )
     assert re.search(
-        r"^\[INFO\] \[quiet-2\]: process has finished cleanly \[pid \d+\]$", text, re.M
+        r"^\[INFO\] \[quiet-2\]: process has finished cleanly \[pid \d+\]$", text, re.MULTILINE
     )
-    assert "seen" in text and "unseen" not in text
+    assert "seen" in text
+    assert "unseen" not in text
     (log,) = (run.folder / "log").glob("*/launch.log")
     assert "[quiet-2] unseen" in log.read_text()
     assert "[INFO] [speaker-1]: process started" in log.read_text()
@@ -443,7 +453,8 @@ def test_ctrl_c_ends_every_process_cleanly(launch, script):
     assert code == 0
     assert "[WARNING] [launch]: user interrupted with ctrl-c (SIGINT)" in text
     assert text.count("sending signal 'SIGINT' to process[polite-") == 3
-    assert text.count("saved") == 3 and text.count("finished cleanly") == 3
+    assert text.count("saved") == 3
+    assert text.count("finished cleanly") == 3
     assert gone(run.pids())
 
 
@@ -470,7 +481,8 @@ def test_a_deaf_process_is_terminated_and_then_killed(launch, script):
     run.runner.send_signal(signal.SIGINT)
     code, text = run.end()
     assert 1.1 < time.monotonic() - begin < 4
-    assert "got 15" in text and "again, ignoring" in text
+    assert "got 15" in text
+    assert "again, ignoring" in text
     assert (
         "failed to terminate '0.5' seconds after receiving 'SIGINT', escalating to 'SIGTERM'"
         in text
@@ -480,7 +492,8 @@ def test_a_deaf_process_is_terminated_and_then_killed(launch, script):
         in text
     )
     assert "exit code -9" in text
-    assert code == 0 and gone(run.pids())
+    assert code == 0
+    assert gone(run.pids())
 
 
 def test_nothing_outlives_a_killed_runner(launch, script):
@@ -500,7 +513,8 @@ def test_what_a_process_leaves_behind_is_killed(launch, script):
     run = launch(f'<executable cmd="{parent}" output="screen"/>')
     child = int(run.wait_for(r"child (\d+)")[1])
     code, _ = run.end()
-    assert code == 0 and time.monotonic() - run.started < 15
+    assert code == 0
+    assert time.monotonic() - run.started < 15
     assert gone([child])
 
 
@@ -521,33 +535,40 @@ def test_respawn(launch, script):
 
 def test_a_required_process_takes_the_others_with_it(launch, script, monkeypatch):
     monkeypatch.setenv("ROS_DISTRO", "jazzy")
+    short = script("short.py", "import time; time.sleep(1)")
     run = launch(
         f'<executable cmd="{script("polite.py", ENDS_AFTER_SIGINT)}" output="screen"/>'
-        f'<executable name="needed" cmd="{script("short.py", "import time; time.sleep(1)")}" on_exit="shutdown"/>'
+        f'<executable name="needed" cmd="{short}" on_exit="shutdown"/>'
     )
     code, text = run.end()
     assert "process[needed-2] was required: shutting down launched system" in text
     assert "sending signal 'SIGINT' to process[" in text
-    assert code == 0 and gone(run.pids())
+    assert code == 0
+    assert gone(run.pids())
 
 
 def test_a_long_line_and_odd_bytes_pass(launch, script):
     odd = script(
         "odd.py",
-        "import sys; sys.stdout.buffer.write(b'x' * 300000 + b'\\n\\xff\\n' + b'no end'); sys.stdout.flush()",
+        "import sys\n"
+        "sys.stdout.buffer.write(b'x' * 300000 + b'\\n\\xff\\n' + b'no end')\n"
+        "sys.stdout.flush()",
     )
     code, text = launch(f'<executable name="odd" cmd="{odd}" output="screen"/>').end()
     assert code == 0
-    assert "x" * 300000 in text and "[odd-1] \ufffd" in text and "[odd-1] no end" in text
+    assert "x" * 300000 in text
+    assert "[odd-1] \ufffd" in text
+    assert "[odd-1] no end" in text
 
 
-def test_a_process_that_cannot_start_fails_the_launch(launch, script, tmp_path):
+def test_a_process_that_cannot_start_fails_the_launch(launch, script):
     run = launch(
         f'<executable cmd="{script("polite.py", ENDS_AFTER_SIGINT)}"/>'
         '<executable name="lost" cmd="sleep 1" cwd="/no/such/folder"/>'
     )
     code, text = run.end()
-    assert code == 1 and "[ERROR] [lost-2]: cannot be started" in text
+    assert code == 1
+    assert "[ERROR] [lost-2]: cannot be started" in text
     assert gone(run.pids())
 
 
@@ -570,7 +591,8 @@ def test_the_command(write, tmp_path):
     shown = command("--show-args", file).stdout
     assert "Arguments (pass arguments as '<name>:=<value>'):" in shown
     assert "    'seed':\n        Where\n        (default: '$(env SEED 0)')" in shown
-    assert "'deep'" in shown and "'set'" not in shown
+    assert "'deep'" in shown
+    assert "'set'" not in shown
     for words, message in (
         ((file, "seed"), "malformed launch argument 'seed'"),
         ((file, "sed:=1"), "no launch argument 'sed'"),

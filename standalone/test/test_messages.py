@@ -58,7 +58,9 @@ def test_every_argument_is_optional_and_by_keyword():
 
     image = Image()
     assert (image.height, image.encoding, image.is_bigendian) == (0, "", 0)
-    assert isinstance(image.data, array) and image.data.typecode == "B" and len(image.data) == 0
+    assert isinstance(image.data, array)
+    assert image.data.typecode == "B"
+    assert len(image.data) == 0
     assert (Quaternion().x, Quaternion().w) == (0.0, 1.0)
     assert TwistStamped().twist.linear.x == 0.0
     with pytest.raises(TypeError):
@@ -122,7 +124,8 @@ def test_what_rclpy_takes_is_taken():
     from sensor_msgs.msg import CameraInfo, Image, JointState
 
     state = JointState(position=np.array([1.0, 2.0]), velocity=[0, 1])
-    assert state.position == array("d", [1.0, 2.0]) and state.velocity == array("d", [0.0, 1.0])
+    assert state.position == array("d", [1.0, 2.0])
+    assert state.velocity == array("d", [0.0, 1.0])
     state.effort = (0.5, np.float64(1.5))
     assert state.effort == array("d", [0.5, 1.5])
     for data in (b"\1\2", bytearray(b"\1\2"), [1, 2], array("B", [1, 2])):
@@ -130,7 +133,8 @@ def test_what_rclpy_takes_is_taken():
         image.data = data
         assert bytes(image.data) == b"\1\2"
     info = CameraInfo(k=range(9))
-    assert isinstance(info.k, np.ndarray) and info.k[8] == 8.0
+    assert isinstance(info.k, np.ndarray)
+    assert info.k[8] == 8.0
     info.k = np.ones(9)
     assert info.k.sum() == 9
     mine = array("B", b"abc")
@@ -143,10 +147,8 @@ def test_constants_have_the_type_of_their_definition():
     from rcl_interfaces.msg import Log, ParameterType
     from sensor_msgs.msg import PointField
 
-    assert (
-        DiagnosticStatus.ERROR == b"\2"
-        and DiagnosticStatus(level=DiagnosticStatus.WARN).level == b"\1"
-    )
+    assert DiagnosticStatus.ERROR == b"\2"
+    assert DiagnosticStatus(level=DiagnosticStatus.WARN).level == b"\1"
     assert ParameterType.PARAMETER_STRING_ARRAY == 9
     assert PointField.FLOAT32 == 7
     assert Log.WARN == b"\x1e"
@@ -244,7 +246,8 @@ def test_definitions_follow_the_distribution(distro, gid):
 
 def test_an_unknown_distribution_is_an_error():
     out = python("import std_msgs.msg", ROS_DISTRO="zesty")
-    assert "ROS_DISTRO=zesty" in out.stderr and "humble" in out.stderr
+    assert "ROS_DISTRO=zesty" in out.stderr
+    assert "humble" in out.stderr
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -255,6 +258,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
 
 
@@ -269,9 +273,9 @@ def limited_floats(width, limit):
 
 @cache
 def values(name: str):
-    """Make a strategy for messages of a type, as this project's and as rosbags' classes together."""
+    """Make a strategy for messages of a type, in this project's and in rosbags' classes."""
     cls = get_interface(name)
-    known = [f for f in cls._FIELDS]
+    known = list(cls._FIELDS)
     parts = st.tuples(*(field_values(f) for f in known))
 
     def build(pairs):

@@ -1,7 +1,7 @@
 """Import hook that serves ROS 2's Python packages where ROS 2 itself is not installed.
 
-The finder stands last on ``sys.meta_path``: whatever the ordinary import finds wins. It never mixes its
-packages with those of a real ROS 2: where a real ``rclpy`` is found, it serves nothing at all.
+The finder stands last on ``sys.meta_path``: whatever the ordinary import finds wins. It never mixes
+its packages with those of a real ROS 2: where a real ``rclpy`` is found, it serves nothing at all.
 
 This module runs at the start of every interpreter of the environment, so it imports nothing heavy.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType  # noqa: TC003 (typing would take longer to import)
 
 PACKAGES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "packages")
 
@@ -46,23 +47,24 @@ MESSAGE_PACKAGES = frozenset(
 
 
 class _InterfaceLoader:
-    """Fills ``<package>``, ``<package>.msg`` and ``<package>.srv``; classes are made when asked for."""
+    """Fills ``<package>.msg`` and ``<package>.srv``, whose classes are made when asked for."""
 
-    def create_module(self, spec):
-        return None
+    def create_module(self, _spec: ModuleSpec) -> None:
+        """Leave making the module to Python."""
 
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
         package, _, kind = module.__name__.partition(".")
         if not kind:
             return
-        from vla_ros_standalone import messages
+        from vla_ros_standalone import messages  # noqa: PLC0415 (heavy: only when asked for)
 
         names = messages.names(package, kind)
         module.__all__ = list(names)
 
         def make(name: str) -> type:
             if name not in names:
-                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+                msg = f"module {module.__name__!r} has no attribute {name!r}"
+                raise AttributeError(msg)
             made = messages.get_interface(f"{package}/{kind}/{name}")
             setattr(module, name, made)
             return made
@@ -74,7 +76,17 @@ class _InterfaceLoader:
 class StandaloneFinder:
     """Finds the packages that this distribution provides."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self,
+        fullname: str,
+        _path: object = None,
+        _target: object = None,
+    ) -> ModuleSpec | None:
+        """Say where a module is that nothing before has found; None if it is not one of ours.
+
+        Raises:
+            ImportError: A ROS 2 is sourced whose rclpy this Python cannot load.
+        """
         top, _, rest = fullname.partition(".")
         if top in CODE_PACKAGES:
             if rest:
@@ -107,7 +119,7 @@ def _sourced_rclpy() -> str | None:
     """Find rclpy in the prefixes that a sourced ROS 2 names, for whichever Python it was built."""
     if "ROS_DISTRO" not in os.environ:
         return None
-    from glob import glob
+    from glob import glob  # noqa: PLC0415 (imports re, which most interpreters never need)
 
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
         for library in ("lib", "local/lib"):
@@ -127,10 +139,10 @@ def _explain_unloadable_rclpy(fullname: str) -> None:
 def _explanation(folder: str) -> str:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return (
-        f"ROS 2 {os.environ.get('ROS_DISTRO', '')} is sourced, and its rclpy ({folder}) cannot be loaded by "
-        f"this Python {version} ({sys.executable}). Either run with ROS 2's own Python (a virtual "
-        "environment made with `/usr/bin/python3 -m venv --system-site-packages`), or, to use "
-        "vla_ros_standalone instead, start from a shell in which no ROS 2 is sourced."
+        f"ROS 2 {os.environ.get('ROS_DISTRO', '')} is sourced, and its rclpy ({folder}) cannot be "
+        f"loaded by this Python {version} ({sys.executable}). Either run with ROS 2's own Python "
+        "(a virtual environment made with `/usr/bin/python3 -m venv --system-site-packages`), or, "
+        "to use vla_ros_standalone instead, start from a shell in which no ROS 2 is sourced."
     )
 
 

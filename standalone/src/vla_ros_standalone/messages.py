@@ -1,16 +1,18 @@
 """Message and service classes with rclpy's behaviour, and their CDR encoding.
 
-The definitions come from rosbags' typestores, by ``ROS_DISTRO`` (Humble where it is unset). Each class is
-generated when first asked for, and behaves as the one that ``rosidl_generator_py`` writes: keyword
-arguments only, every field optional, wrong types refused with ``AssertionError`` and unknown fields with
-``AttributeError``, numeric sequences as ``array.array``, numeric arrays of fixed size as ``numpy.ndarray``,
-``byte`` as ``bytes`` of length one. As in rclpy on Humble, a constructor converts what ``array.array``
-can convert, a numpy array too, but setting a sequence takes no numpy array:
-``message.data = array.array("B", image.tobytes())`` is the fast way in, there as here.
+The definitions come from rosbags' typestores, by ``ROS_DISTRO`` (Humble where it is unset). Each
+class is generated when first asked for, and behaves as the one that ``rosidl_generator_py`` writes:
+keyword arguments only, every field optional, wrong types refused with ``AssertionError`` and
+unknown fields with ``AttributeError``, numeric sequences as ``array.array``, numeric arrays of
+fixed size as ``numpy.ndarray``, ``byte`` as ``bytes`` of length one. As in rclpy on Humble, a
+constructor converts what ``array.array`` can convert, a numpy array too, but setting a sequence
+takes no numpy array: ``message.data = array.array("B", image.tobytes())`` is the fast way in, there
+as here.
 
-Encoding is plain CDR (XCDR1), as every ROS 2 middleware speaks it: a header of four bytes, then each
-primitive aligned to its own size. Consecutive primitives, those of nested messages included, are one
-``struct`` format; there are eight of it, one for each position modulo 8 at which it may start.
+Encoding is plain CDR (XCDR1), as every ROS 2 middleware speaks it: a header of four bytes, then
+each primitive aligned to its own size. Consecutive primitives, those of nested messages included,
+are one ``struct`` format, of which there are eight: for each position modulo 8 at which it may
+start.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import os
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache, partial
 from operator import attrgetter
@@ -51,7 +54,8 @@ _SERVICES = {
     "rcl_interfaces/srv/GetParameterTypes": "string[] names\n---\nuint8[] types",
     "rcl_interfaces/srv/GetParameters": "string[] names\n---\nParameterValue[] values",
     "rcl_interfaces/srv/ListParameters": (
-        "uint64 DEPTH_RECURSIVE=0\nstring[] prefixes\nuint64 depth\n---\nListParametersResult result"
+        "uint64 DEPTH_RECURSIVE=0\nstring[] prefixes\nuint64 depth\n"
+        "---\nListParametersResult result"
     ),
     "rcl_interfaces/srv/SetParameters": (
         "Parameter[] parameters\n---\nSetParametersResult[] results"
@@ -75,7 +79,7 @@ class _Primitive:
     bounds: tuple[int, int] | None = None
 
 
-def _integer(code: str, bits: int, signed: bool) -> _Primitive:
+def _integer(code: str, bits: int, *, signed: bool) -> _Primitive:
     name = f"{'' if signed else 'u'}int{bits}"
     low = -(2 ** (bits - 1)) if signed else 0
     return _Primitive(code, bits // 8, name, name, (low, low + 2**bits - 1))
@@ -84,15 +88,15 @@ def _integer(code: str, bits: int, signed: bool) -> _Primitive:
 _PRIMITIVES = {
     "bool": _Primitive("?", 1, "boolean", None),
     "byte": _Primitive("c", 1, "octet", None),
-    "char": _integer("B", 8, False),
-    "int8": _integer("b", 8, True),
-    "uint8": _integer("B", 8, False),
-    "int16": _integer("h", 16, True),
-    "uint16": _integer("H", 16, False),
-    "int32": _integer("i", 32, True),
-    "uint32": _integer("I", 32, False),
-    "int64": _integer("q", 64, True),
-    "uint64": _integer("Q", 64, False),
+    "char": _integer("B", 8, signed=False),
+    "int8": _integer("b", 8, signed=True),
+    "uint8": _integer("B", 8, signed=False),
+    "int16": _integer("h", 16, signed=True),
+    "uint16": _integer("H", 16, signed=False),
+    "int32": _integer("i", 32, signed=True),
+    "uint32": _integer("I", 32, signed=False),
+    "int64": _integer("q", 64, signed=True),
+    "uint64": _integer("Q", 64, signed=False),
     "float32": _Primitive("f", 4, "float", "float32"),
     "float64": _Primitive("d", 8, "double", "float64"),
 }
@@ -103,8 +107,8 @@ _FLOAT32_MAX = 3.402823466e38
 class _Field:
     """One field of a definition.
 
-    ``length`` is None for a single value, the size of a fixed array, or the upper bound of a sequence
-    (0: unbounded); ``base`` names a primitive, ``string`` or a message.
+    ``length`` is None for a single value, the size of a fixed array, or the upper bound of a
+    sequence (0: unbounded); ``base`` names a primitive, ``string`` or a message.
     """
 
     name: str
@@ -153,9 +157,10 @@ def distro() -> str:
     if wanted == "rolling":
         return known[-1]
     if wanted not in known:
-        raise RuntimeError(
+        msg = (
             f"ROS_DISTRO={wanted}: message definitions are known for {', '.join(known)} and rolling"
         )
+        raise RuntimeError(msg)
     return wanted
 
 
@@ -217,7 +222,8 @@ def get_interface(name: str) -> type:
     if name in _SERVICES:
         return _make_service(name)
     if name not in _store().fielddefs:
-        raise ValueError(f"no message or service type {name!r} in ROS 2 {distro()}'s definitions")
+        msg = f"no message or service type {name!r} in ROS 2 {distro()}'s definitions"
+        raise ValueError(msg)
     return _make_message(name)
 
 
@@ -243,13 +249,13 @@ def type_hash(cls: type) -> str:
         type_name(cls) in _SERVICES
         and "service_msgs/msg/ServiceEventInfo" not in _store().fielddefs
     ):
-        raise ValueError(f"{type_name(cls)}: ROS 2 {distro()} defines no type hash for services")
+        msg = f"{type_name(cls)}: ROS 2 {distro()} defines no type hash for services"
+        raise ValueError(msg)
     hasher = Typestore()
     for name, (constants, fields) in _store().fielddefs.items():
         # rosidl reads `char` in a .msg file as uint8, and hashes it as that.
         hasher.fielddefs[name] = (constants, [(key, _without_char(d)) for key, d in fields])
     for name in _SERVICES:
-        package, _, service = name.split("/")
         request, response = f"{name}_Request", f"{name}_Response"
         hasher.fielddefs[f"{name}_Event"] = (
             [],
@@ -281,13 +287,15 @@ def serialize(message) -> bytes:
     """Encode a message as CDR, little-endian, with the header of four bytes.
 
     Raises:
-        ValueError: A field holds what its type cannot (possible only by changing an array in place).
+        ValueError: A field holds what its type cannot (possible only by changing an array in
+        place).
     """
     parts = [b"\x00\x01\x00\x00"]
     try:
         _writer(message._TYPE_NAME)(message, parts, 0)
     except (struct.error, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{message._TYPE_NAME}: cannot be encoded: {error}") from error
+        msg = f"{message._TYPE_NAME}: cannot be encoded: {error}"
+        raise ValueError(msg) from error
     return b"".join(parts)
 
 
@@ -303,18 +311,20 @@ def deserialize(buffer, cls: type):
     """
     view = memoryview(buffer).cast("B")
     if len(view) < 4 or view[0] != 0 or view[1] > 1:
-        raise ValueError(
-            f"{cls._TYPE_NAME}: not CDR: header {bytes(view[:4]).hex(' ') or 'missing'}"
-        )
+        msg = f"{cls._TYPE_NAME}: not CDR: header {bytes(view[:4]).hex(' ') or 'missing'}"
+        raise ValueError(msg)
     body = view[4:]
     try:
         message, end = _reader(cls._TYPE_NAME, "<" if view[1] else ">")(body, 0)
     except struct.error as error:
-        raise ValueError(f"{cls._TYPE_NAME}: payload of {len(view)} bytes is too short") from error
+        msg = f"{cls._TYPE_NAME}: payload of {len(view)} bytes is too short"
+        raise ValueError(msg) from error
     except ValueError as error:
-        raise ValueError(f"{cls._TYPE_NAME}: {error}") from error
+        msg = f"{cls._TYPE_NAME}: {error}"
+        raise ValueError(msg) from error
     if len(body) - end > 3:  # up to three bytes of padding are usual
-        raise ValueError(f"{cls._TYPE_NAME}: {len(body) - end} bytes too many in the payload")
+        msg = f"{cls._TYPE_NAME}: {len(body) - end} bytes too many in the payload"
+        raise ValueError(msg)
     return message
 
 
@@ -414,7 +424,7 @@ def _setter(slot: str, check: Callable) -> Callable:
 
 
 def _converter(field: _Field) -> Callable:
-    """Make the conversion of numbers given to a constructor, which in rclpy is laxer than setting."""
+    """Make the conversion of what a constructor is given: rclpy is laxer there than in setting."""
     code, dtype = field.primitive.code, np.dtype(field.primitive.dtype)
 
     def convert_array(value):
@@ -428,26 +438,30 @@ def _converter(field: _Field) -> Callable:
     return convert_array if field.kind == Nodetype.ARRAY else convert_sequence
 
 
-def _default(message: str, field: _Field, constants: dict[str, object]):
+def _default(message: str, field: _Field, constants: dict[str, object]) -> object:
     """Give a field's initial value, or what makes it where it can be changed in place."""
     if field.single:
-        if field.base == "string":
-            return ""
-        if field.primitive is None:
-            return _make_message(field.base)
-        # The only values other than zero that the .msg files of the served packages set.
-        if (message, field.name) == ("geometry_msgs/msg/Quaternion", "w"):
-            return 1.0
-        if (message, field.name) == ("sensor_msgs/msg/NavSatStatus", "status"):
-            return constants.get("STATUS_UNKNOWN", 0)
-        return _zero(field.base)
-    if field.kind == Nodetype.SEQUENCE:
-        return partial(array, field.primitive.code) if field.numeric else list
+        return _default_of_one(message, field, constants)
+    if field.numeric and field.kind == Nodetype.SEQUENCE:
+        return partial(array, field.primitive.code)
     if field.numeric:
         return partial(np.zeros, field.length, np.dtype(field.primitive.dtype))
+    if field.kind == Nodetype.SEQUENCE:
+        return list
     if field.primitive is not None or field.base == "string":
         return lambda: [_zero(field.base)] * field.length
     return lambda: [_make_message(field.base)() for _ in range(field.length)]
+
+
+def _default_of_one(message: str, field: _Field, constants: dict[str, object]) -> object:
+    # The only values other than zero that the .msg files of the served packages set.
+    if (message, field.name) == ("geometry_msgs/msg/Quaternion", "w"):
+        return 1.0
+    if (message, field.name) == ("sensor_msgs/msg/NavSatStatus", "status"):
+        return constants.get("STATUS_UNKNOWN", 0)
+    if field.primitive is None and field.base != "string":
+        return _make_message(field.base)
+    return _zero(field.base)
 
 
 def _zero(base: str):
@@ -470,59 +484,70 @@ def _check(field: _Field) -> Callable:
 
 def _check_one(field: _Field) -> Callable:
     """Make the check of a single value."""
-    primitive = field.primitive
-
-    def text(value):
-        if not isinstance(value, str):
-            raise _refuse(field, value, "of type 'str'")
-        if field.string_bound and len(value) > field.string_bound:
-            raise AssertionError(
-                f"The '{field.name}' field must be string value not longer than {field.string_bound}"
-            )
-        return value
-
-    def message(value):
-        if not isinstance(value, made):
-            raise _refuse(field, value, f"a sub message of type '{made.__name__}'")
-        return value
-
-    def boolean(value):
-        if not isinstance(value, bool):
-            raise _refuse(field, value, "of type 'bool'")
-        return value
-
-    def octet(value):
-        if not isinstance(value, bytes | bytearray) or len(value) != 1:
-            raise _refuse(field, value, "of type 'bytes' with length 1")
-        return bytes(value)
-
-    def floating(value):
-        if not isinstance(value, float):
-            raise _refuse(field, value, "of type 'float'")
-        if primitive.code == "f" and abs(value) > _FLOAT32_MAX and not math.isinf(value):
-            raise AssertionError(
-                f"The '{field.name}' field must be a float in 32 bits, not {value}"
-            )
-        return value
-
-    def integer(value):
-        if not isinstance(value, int):
-            raise _refuse(field, value, "of type 'int'")
-        if not low <= value <= high:
-            raise AssertionError(
-                f"The '{field.name}' field must be an integer in [{low}, {high}], not {value}"
-            )
-        return value
-
     if field.base == "string":
-        return text
-    if primitive is None:
-        made = _make_message(field.base)
-        return message
-    if primitive.bounds is not None:
-        low, high = primitive.bounds
-        return integer
-    return {"?": boolean, "c": octet, "f": floating, "d": floating}[primitive.code]
+        return partial(_check_text, field)
+    if field.primitive is None:
+        return partial(_check_message, field, _make_message(field.base))
+    if field.primitive.bounds is not None:
+        return partial(_check_integer, field, *field.primitive.bounds)
+    return partial(
+        {"?": _check_boolean, "c": _check_octet, "f": _check_float32, "d": _check_float}[
+            field.primitive.code
+        ],
+        field,
+    )
+
+
+def _check_text(field: _Field, value: object) -> object:
+    if not isinstance(value, str):
+        raise _refuse(field, value, "of type 'str'")
+    if field.string_bound and len(value) > field.string_bound:
+        limit = field.string_bound
+        msg = f"The '{field.name}' field must be string value not longer than {limit}"
+        raise AssertionError(msg)
+    return value
+
+
+def _check_message(field: _Field, wanted: type, value: object) -> object:
+    if not isinstance(value, wanted):
+        raise _refuse(field, value, f"a sub message of type '{wanted.__name__}'")
+    return value
+
+
+def _check_boolean(field: _Field, value: object) -> object:
+    if not isinstance(value, bool):
+        raise _refuse(field, value, "of type 'bool'")
+    return value
+
+
+def _check_octet(field: _Field, value: object) -> object:
+    if not isinstance(value, bytes | bytearray) or len(value) != 1:
+        raise _refuse(field, value, "of type 'bytes' with length 1")
+    return bytes(value)
+
+
+def _check_float(field: _Field, value: object) -> object:
+    if not isinstance(value, float):
+        raise _refuse(field, value, "of type 'float'")
+    return value
+
+
+def _check_float32(field: _Field, value: object) -> object:
+    if not isinstance(value, float):
+        raise _refuse(field, value, "of type 'float'")
+    if abs(value) > _FLOAT32_MAX and not math.isinf(value):
+        msg = f"The '{field.name}' field must be a float in 32 bits, not {value}"
+        raise AssertionError(msg)
+    return value
+
+
+def _check_integer(field: _Field, low: int, high: int, value: object) -> object:
+    if not isinstance(value, int):
+        raise _refuse(field, value, "of type 'int'")
+    if not low <= value <= high:
+        msg = f"The '{field.name}' field must be an integer in [{low}, {high}], not {value}"
+        raise AssertionError(msg)
+    return value
 
 
 def _check_sequence(field: _Field) -> Callable:
@@ -541,9 +566,9 @@ def _check_sequence(field: _Field) -> Callable:
                 one(entry)
             value = value if code is None else array(code, value)
         if field.length and len(value) > field.length:
-            raise AssertionError(
-                f"The '{field.name}' field must have at most {field.length} values, not {len(value)}"
-            )
+            limit = f"at most {field.length} values"
+            msg = f"The '{field.name}' field must have {limit}, not {len(value)}"
+            raise AssertionError(msg)
         return value
 
     return check
@@ -563,16 +588,15 @@ def _check_array(field: _Field) -> Callable:
                 one(entry)
             value = value if dtype is None else np.array(value, dtype)
         if len(value) != field.length:
-            raise AssertionError(
-                f"The '{field.name}' field must have {field.length} values, not {len(value)}"
-            )
+            msg = f"The '{field.name}' field must have {field.length} values, not {len(value)}"
+            raise AssertionError(msg)
         return value
 
     return check
 
 
 def _require_collection(field: _Field, value: object) -> None:
-    if isinstance(value, str) or not isinstance(value, Sequence | Set):
+    if isinstance(value, str) or not isinstance(value, Sequence | AbstractSet):
         hint = "; make an array.array of a numpy array" if isinstance(value, np.ndarray) else ""
         raise _refuse(field, value, f"a set or sequence of '{field.base}'{hint}")
 
@@ -589,8 +613,8 @@ def _layouts(codes: str, order: str) -> tuple[struct.Struct, ...]:
         order: ``<`` or ``>``.
     """
     layouts = []
-    for position in range(8):
-        pattern = order
+    for start in range(8):
+        pattern, position = order, start
         for code in codes:
             size = struct.calcsize(f"={code}")
             padding = -position % size
@@ -773,10 +797,12 @@ def _read_string(body: memoryview, position: int, length: int, bound: int = 0) -
     """Read a string whose length, its final zero included, is known."""
     end = position + length
     if length < 1 or end > len(body) or body[end - 1]:
-        raise ValueError(f"string of length {length} at byte {position}")
+        msg = f"string of length {length} at byte {position}"
+        raise ValueError(msg)
     text = str(body[position : end - 1], "utf-8")
     if bound and len(text) > bound:
-        raise ValueError(f"string of {len(text)} characters where {bound} are allowed")
+        msg = f"string of {len(text)} characters where {bound} are allowed"
+        raise ValueError(msg)
     return text
 
 

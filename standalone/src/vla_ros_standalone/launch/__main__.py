@@ -17,7 +17,7 @@ from vla_ros_standalone.launch.substitutions import Context, LaunchError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a launch file; give the exit status: 0, or 1 after an error, or 130 after an early Ctrl-C."""
+    """Run a launch file; give the exit status: 0, 1 after an error, 130 after an early Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="vla_ros_launch",
         usage="%(prog)s [-s] [-a] PACKAGE FILE | PATH  [NAME:=VALUE ...]",
@@ -55,11 +55,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _target(target: str, rest: list[str]) -> tuple[str, dict[str, str]]:
-    """Tell file and launch arguments apart, as ``ros2 launch`` does: an existing file comes first."""
+    """Tell file and arguments apart, as ``ros2 launch`` does: an existing file comes first."""
     if os.path.isfile(target):
         return target, _given(rest)
     if not rest or ":=" in rest[0]:
-        raise LaunchError(f"no launch file '{target}'; with a package, the file's name follows")
+        msg = f"no launch file '{target}'; with a package, the file's name follows"
+        raise LaunchError(msg)
     name, *rest = rest
     try:
         share = get_package_share_directory(target)
@@ -71,7 +72,8 @@ def _target(target: str, rest: list[str]) -> tuple[str, dict[str, str]]:
     if len(found) != 1:
         known = ", ".join(sorted(path.name for path in folder.glob("*.xml"))) or "none"
         what = "found more than once" if found else "not found"
-        raise LaunchError(f"'{name}' {what} in {folder} (launch files there: {known})")
+        msg = f"'{name}' {what} in {folder} (launch files there: {known})"
+        raise LaunchError(msg)
     return str(found[0]), _given(rest)
 
 
@@ -80,9 +82,8 @@ def _given(words: list[str]) -> dict[str, str]:
     for word in words:
         name, separator, value = word.partition(":=")
         if not (name and separator and value):
-            raise LaunchError(
-                f"malformed launch argument '{word}', expected format '<name>:=<value>'"
-            )
+            msg = f"malformed launch argument '{word}', expected format '<name>:=<value>'"
+            raise LaunchError(msg)
         given[name] = value
     return given
 
@@ -120,9 +121,11 @@ def _seconds(settings: dict[str, str], name: str) -> float:
     try:
         seconds = float(value)
     except ValueError:
-        raise LaunchError(f"{name} must be a number of seconds, not '{value}'") from None
+        msg = f"{name} must be a number of seconds, not '{value}'"
+        raise LaunchError(msg) from None
     if not 0 <= seconds < float("inf"):
-        raise LaunchError(f"{name} must not be negative or infinite: {value}")
+        msg = f"{name} must not be negative or infinite: {value}"
+        raise LaunchError(msg)
     return seconds
 
 

@@ -1,7 +1,7 @@
 """Launch files: read from XML, checked whole, then carried out into a list of processes to run.
 
-Element and attribute names and their meaning are those of ``launch_xml`` and ``launch_ros`` on ROS 2
-Humble. Unlike there, everything is worked out before the first process starts.
+Element and attribute names and their meaning are those of ``launch_xml`` and ``launch_ros`` on
+ROS 2 Humble. Unlike there, everything is worked out before the first process starts.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 import yaml
@@ -30,6 +30,9 @@ from vla_ros_standalone.launch.substitutions import (
     substitute,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 
 class PlacedError(LaunchError):
     """An error that names its file and line."""
@@ -42,8 +45,8 @@ OUTPUTS = ("log", "screen", "both")
 class Process:
     """A process to run.
 
-    ``name`` is the label of its output, such as ``camera_node-1``; ``output`` says where its lines go, as
-    in ``launch``: ``screen``, ``log`` (only stderr to the screen) or ``both``.
+    ``name`` is the label of its output, such as ``camera_node-1``; ``output`` says where its lines
+    go, as in ``launch``: ``screen``, ``log`` (only stderr to the screen) or ``both``.
     """
 
     name: str
@@ -77,9 +80,11 @@ class Element:
     children: list[Element] = field(default_factory=list)
 
     def error(self, what: object) -> PlacedError:
+        """Make the error that names this element's place."""
         return PlacedError(f"{self.file}:{self.line}: <{self.tag}>: {what}")
 
     def named(self, tag: str) -> Iterator[Element]:
+        """Give the children with a tag."""
         return (child for child in self.children if child.tag == tag)
 
 
@@ -128,8 +133,9 @@ def read(file: str) -> Element:
     """Read and check a launch file.
 
     Raises:
-        LaunchError: It cannot be read, is not XML, or holds an element, attribute or substitution that is
-            not known; with its line.
+        LaunchError: It cannot be read, is not XML, or holds an element, attribute or substitution
+        that
+            is not known; with its line.
     """
     root: list[Element] = []
     open_elements: list[Element] = []
@@ -142,7 +148,8 @@ def read(file: str) -> Element:
 
     def text(data: str) -> None:
         if data.strip():
-            raise open_elements[-1].error(f"text is not allowed here: '{data.strip()}'")
+            msg = f"text is not allowed here: '{data.strip()}'"
+            raise open_elements[-1].error(msg)
 
     parser.StartElementHandler = start
     parser.EndElementHandler = lambda _: open_elements.pop()
@@ -150,39 +157,51 @@ def read(file: str) -> Element:
     try:
         parser.Parse(Path(file).read_bytes(), True)
     except OSError as error:
-        raise PlacedError(f"{file}: cannot read the launch file: {error.strerror}") from None
+        msg = f"{file}: cannot read the launch file: {error.strerror}"
+        raise PlacedError(msg) from None
     except expat.ExpatError as error:
-        raise PlacedError(f"{file}:{error.lineno}: not well-formed XML: {error}") from None
+        msg = f"{file}:{error.lineno}: not well-formed XML: {error}"
+        raise PlacedError(msg) from None
     if root[0].tag != "launch":
-        raise root[0].error("a launch file is one <launch> element")
+        msg = "a launch file is one <launch> element"
+        raise root[0].error(msg)
     _check(root[0], _Shape(children=("*",)))
     return root[0]
 
 
 def _check(element: Element, shape: _Shape) -> None:
     """Check an element and those within it by name and syntax."""
-    for name, value in element.attributes.items():
-        if name not in (*shape.required, *shape.optional):
-            known = ", ".join((*shape.required, *shape.optional)) or "none"
-            raise element.error(f"attribute '{name}' is not known here (known: {known})")
-        if name not in _PLAIN:
-            try:
-                parse(value)
-            except LaunchError as error:
-                raise element.error(f"attribute '{name}': {error}") from None
-    for name in shape.required:
-        if name not in element.attributes:
-            raise element.error(f"attribute '{name}' is missing")
-    if {"if", "unless"} <= element.attributes.keys():
-        raise element.error("'if' and 'unless' exclude each other")
+    _check_attributes(element, shape)
     for child in element.children:
         if (element.tag, child.tag) in _PARTS and child.tag in shape.children:
             _check(child, _PARTS[element.tag, child.tag])
         elif "*" in shape.children and child.tag in _ACTIONS:
             _check(child, _ACTIONS[child.tag])
         else:
-            known = ", ".join(_ACTIONS) if "*" in shape.children else ", ".join(shape.children)
-            raise child.error(f"not known in <{element.tag}> (known: {known or 'nothing'})")
+            known = ", ".join(_ACTIONS if "*" in shape.children else shape.children) or "nothing"
+            msg = f"not known in <{element.tag}> (known: {known})"
+            raise child.error(msg)
+
+
+def _check_attributes(element: Element, shape: _Shape) -> None:
+    for name, value in element.attributes.items():
+        if name not in (*shape.required, *shape.optional):
+            known = ", ".join((*shape.required, *shape.optional)) or "none"
+            msg = f"attribute '{name}' is not known here (known: {known})"
+            raise element.error(msg)
+        if name not in _PLAIN:
+            try:
+                parse(value)
+            except LaunchError as error:
+                msg = f"attribute '{name}': {error}"
+                raise element.error(msg) from None
+    for name in shape.required:
+        if name not in element.attributes:
+            msg = f"attribute '{name}' is missing"
+            raise element.error(msg)
+    if {"if", "unless"} <= element.attributes.keys():
+        msg = "'if' and 'unless' exclude each other"
+        raise element.error(msg)
     if element.tag == "param":
         _check_param(element)
     if "on_exit" in element.attributes:
@@ -193,20 +212,26 @@ def _check_param(element: Element) -> None:
     has = element.attributes.keys()
     if "from" in has:
         if has != {"from"} or element.children:
-            raise element.error("'from' stands alone")
+            msg = "'from' stands alone"
+            raise element.error(msg)
     elif "name" not in has:
-        raise element.error("attribute 'name' or 'from' is missing")
+        msg = "attribute 'name' or 'from' is missing"
+        raise element.error(msg)
     elif ("value" in has) == bool(element.children):
-        raise element.error("either a 'value' or nested <param> elements are needed")
+        msg = "either a 'value' or nested <param> elements are needed"
+        raise element.error(msg)
     if element.attributes.get("type", "str") not in VALUE_TYPES:
-        raise element.error(f"type must be one of {', '.join(sorted(VALUE_TYPES))}")
+        msg = f"type must be one of {', '.join(sorted(VALUE_TYPES))}"
+        raise element.error(msg)
 
 
 def _check_on_exit(element: Element) -> None:
     if element.attributes["on_exit"] != "shutdown":
-        raise element.error("on_exit can only be 'shutdown'")
+        msg = "on_exit can only be 'shutdown'"
+        raise element.error(msg)
     if (os.environ.get("ROS_DISTRO") or "humble") == "humble":
-        raise element.error("'on_exit' is not known to ROS 2 Humble's launch (it is from Iron on)")
+        msg = "'on_exit' is not known to ROS 2 Humble's launch (it is from Iron on)"
+        raise element.error(msg)
 
 
 def arguments(file: str, context: Context) -> list[Argument]:
@@ -255,7 +280,9 @@ class Launch:
     SETTINGS = frozenset({"sigterm_timeout", "sigkill_timeout"})
     """Variables that have a meaning without being declared, as in ``launch``."""
 
-    def __init__(self, given: dict[str, str], directory: Path, log=print) -> None:
+    def __init__(
+        self, given: dict[str, str], directory: Path, log: Callable[[str], None] = print
+    ) -> None:
         self.given = given
         self.context = Context(dict(given), dict(os.environ))
         self.processes: list[Process] = []
@@ -274,15 +301,15 @@ class Launch:
         unknown = self.given.keys() - self.declared - self.SETTINGS
         if unknown:
             known = ", ".join(sorted(self.declared)) or "none"
-            raise LaunchError(
-                f"{file}: no launch argument '{min(unknown)}' is declared (declared: {known})"
-            )
+            msg = f"{file}: no launch argument '{min(unknown)}' is declared (declared: {known})"
+            raise LaunchError(msg)
         return self.processes
 
     def _include(self, file: str) -> None:
         path = os.path.abspath(file)
         if path in self._including:
-            raise LaunchError(f"{path}: includes itself: {' > '.join([*self._including, path])}")
+            msg = f"{path}: includes itself: {' > '.join([*self._including, path])}"
+            raise LaunchError(msg)
         root = read(path)
         outer, self.context.file = self.context.file, path
         self._including.append(path)
@@ -320,14 +347,14 @@ class Launch:
             default = self._optional(element, "default")
             if default is None:
                 about = element.attributes.get("description", "no description given")
-                raise LaunchError(
-                    f"launch argument '{name}' ({about}) is required: add {name}:=<value>"
-                )
+                msg = f"launch argument '{name}' ({about}) is required: add {name}:=<value>"
+                raise LaunchError(msg)
             self.context.configurations[name] = default
         choices = [choice.attributes["value"] for choice in element.named("choice")]
         value = self.context.configurations[name]
         if choices and value not in choices:
-            raise LaunchError(f"launch argument '{name}' is '{value}', not one of {choices}")
+            msg = f"launch argument '{name}' is '{value}', not one of {choices}"
+            raise LaunchError(msg)
 
     def _let(self, element: Element) -> None:
         name = self._text(element, "name")
@@ -343,7 +370,8 @@ class Launch:
     def _include_element(self, element: Element) -> None:
         file = self._text(element, "file")
         if not os.path.isfile(file):
-            raise LaunchError(f"no file '{file}'")
+            msg = f"no file '{file}'"
+            raise LaunchError(msg)
         # In order, and into the including file's variables: so does launch.
         for part in element.named("arg"):
             name = self._text(part, "name")
@@ -368,12 +396,14 @@ class Launch:
         command = self._command_line(element, "cmd")
         shell = bool(coerce(element.attributes.get("shell", "false"), "bool"))
         if not command:
-            raise LaunchError("'cmd' is empty")
+            msg = "'cmd' is empty"
+            raise LaunchError(msg)
         if (
             not shell
             and shutil.which(command[0], path=self.context.environment.get("PATH")) is None
         ):
-            raise LaunchError(f"no executable '{command[0]}'")
+            msg = f"no executable '{command[0]}'"
+            raise LaunchError(msg)
         name = self._optional(element, "name") or os.path.basename(command[0])
         self._add(element, name, command, shell=shell)
 
@@ -381,7 +411,8 @@ class Launch:
         package, executable = self._text(element, "pkg"), self._text(element, "exec")
         name = self._optional(element, "name")
         if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise LaunchError(f"'{name}' is no valid node name")
+            msg = f"'{name}' is no valid node name"
+            raise LaunchError(msg)
         namespace = _namespace(
             self.context.configurations.get("ros_namespace"), self._optional(element, "namespace")
         )
@@ -406,7 +437,8 @@ class Launch:
         if "from" in param.attributes:
             file = os.path.abspath(self._text(param, "from"))
             if not os.path.isfile(file):
-                raise param.error(f"no parameter file '{file}'")
+                msg = f"no parameter file '{file}'"
+                raise param.error(msg)
             return file
         content = {node: {"ros__parameters": dict(self._parameters(param, ""))}}
         file = self._directory / f"launch_params_{len(list(self._directory.iterdir()))}.yaml"
@@ -430,7 +462,8 @@ class Launch:
         try:
             words = _split(parse(element.attributes[attribute]))
         except ValueError as error:
-            raise LaunchError(f"attribute '{attribute}': {error}") from None
+            msg = f"attribute '{attribute}': {error}"
+            raise LaunchError(msg) from None
         return [perform(word, self.context) for word in words]
 
     def _add(self, element: Element, name: str, command: list[str], *, shell: bool = False) -> None:
@@ -438,7 +471,8 @@ class Launch:
             self._optional(element, "output") or "log"
         )
         if output not in OUTPUTS:
-            raise LaunchError(f"output must be one of {', '.join(OUTPUTS)}, not '{output}'")
+            msg = f"output must be one of {', '.join(OUTPUTS)}, not '{output}'"
+            raise LaunchError(msg)
         prefix = shlex.split(self._optional(element, "launch-prefix") or "")
         environment = dict(self.context.environment)
         for part in element.named("env"):
@@ -446,7 +480,8 @@ class Launch:
         respawn = coerce(self._optional(element, "respawn") or "false", "bool")
         delay = float(coerce(element.attributes.get("respawn_delay", "0"), "float"))
         if delay < 0:
-            raise LaunchError(f"respawn_delay must not be negative: {delay}")
+            msg = f"respawn_delay must not be negative: {delay}"
+            raise LaunchError(msg)
         self.processes.append(
             Process(
                 name=f"{name}-{len(self.processes) + 1}",
@@ -478,7 +513,7 @@ _EXECUTE = {
 
 
 def _namespace(base: str | None, relative: str | None) -> str | None:
-    """Put namespaces together as ``launch_ros`` does; the result is absolute, or None of two Nones."""
+    """Put namespaces together as ``launch_ros`` does: an absolute one, or None of two Nones."""
     if base is None and relative is None:
         return None
     if relative is None:
@@ -489,7 +524,8 @@ def _namespace(base: str | None, relative: str | None) -> str | None:
         joined = f"{base.rstrip('/')}/{relative}"
     joined = "/" + joined.strip("/")
     if not re.fullmatch(r"/|(/[A-Za-z_][A-Za-z0-9_]*)+", joined):
-        raise LaunchError(f"'{joined}' is no valid namespace")
+        msg = f"'{joined}' is no valid namespace"
+        raise LaunchError(msg)
     return joined
 
 

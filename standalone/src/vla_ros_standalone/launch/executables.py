@@ -18,8 +18,9 @@ _RUN_ENTRY_POINT = (
 def find_executable(package: str, name: str, environment: dict[str, str]) -> tuple[str, ...]:
     """Give the command that starts an executable of a package.
 
-    Looked for in this order: ``<prefix>/lib/<package>/<name>`` for each prefix in ``AMENT_PREFIX_PATH`` and
-    for this Python environment; the console script beside this interpreter; the package's entry point.
+    Looked for in this order: ``<prefix>/lib/<package>/<name>`` for each prefix in
+    ``AMENT_PREFIX_PATH`` and for this Python environment; the console script beside this
+    interpreter; the package's entry point.
 
     Raises:
         LaunchError: There is none.
@@ -34,9 +35,8 @@ def find_executable(package: str, name: str, environment: dict[str, str]) -> tup
             return (str(file),)
     installed = _distribution(package)
     if installed is None:
-        raise LaunchError(
-            f"package '{package}' not found in {', '.join(prefixes)} or as a distribution"
-        )
+        msg = f"package '{package}' not found in {', '.join(prefixes)} or as a distribution"
+        raise LaunchError(msg)
     scripts = {
         point.name: point.value
         for point in installed.entry_points
@@ -44,7 +44,8 @@ def find_executable(package: str, name: str, environment: dict[str, str]) -> tup
     }
     if name not in scripts:
         known = ", ".join(sorted(scripts)) or "none"
-        raise LaunchError(f"package '{package}' has no executable '{name}' (it has: {known})")
+        msg = f"package '{package}' has no executable '{name}' (it has: {known})"
+        raise LaunchError(msg)
     script = Path(sys.executable).parent / name
     # Without its distribution, only an interpreter told to import it knows vla_ros_standalone.
     if os.access(script, os.X_OK) and _distribution("vla_ros_standalone") is not None:

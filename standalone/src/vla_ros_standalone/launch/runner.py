@@ -1,8 +1,8 @@
 """Running a launch file's processes: their output, their respawning and their end.
 
-Each process has a session of its own, so that a Ctrl-C in the terminal reaches only the runner, which
-passes it on. What a process leaves behind in its session is killed when the process has ended, and the
-kernel kills the processes should the runner itself be killed.
+Each process has a session of its own, so that a Ctrl-C in the terminal reaches only the runner,
+which passes it on. What a process leaves behind in its group is killed when the process has ended,
+and the kernel kills the processes should the runner itself be killed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from vla_ros_standalone.launch.description import Process
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from vla_ros_standalone.launch.description import Process
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -41,7 +43,7 @@ class Log:
     def __init__(self, environment: dict[str, str]) -> None:
         home = environment.get("ROS_HOME") or os.path.join(os.path.expanduser("~"), ".ros")
         base = Path(environment.get("ROS_LOG_DIR") or os.path.join(home, "log"))
-        moment = datetime.now().strftime("%Y-%m-%d-%H-%M-%S-%f")
+        moment = datetime.now().astimezone().strftime("%Y-%m-%d-%H-%M-%S-%f")
         self.directory = base / f"{moment}-{socket.gethostname()}-{os.getpid()}"
         self.directory.mkdir(parents=True)
         self._file = (self.directory / "launch.log").open("w", encoding="utf-8")
@@ -97,8 +99,8 @@ class Runner:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._ending = asyncio.Event()
         self._failed = False
-        # A thread for each process waits for its end: asyncio's own wait also waits for whatever the
-        # process left behind to close its output.
+        # A thread for each process waits for its end: asyncio's own wait also waits for whatever
+        # the process left behind to close its output.
         self._waiters = ThreadPoolExecutor(max_workers=max(1, len(self._processes)))
 
     async def run(self) -> int:
@@ -154,7 +156,8 @@ class Runner:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            # Called where no thread of this process does more than wait, so no lock can be held.
+            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509
         )
 
     async def _watch(self, process: Process, child: subprocess.Popen[bytes]) -> None:

@@ -1,11 +1,11 @@
-"""Substitutions such as ``$(var name)`` in launch files, with the grammar of ``launch.frontend``."""
+"""Substitutions such as ``$(var name)``, with the grammar of ``launch.frontend``."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import yaml
 from ament_index_python.packages import (
@@ -13,6 +13,9 @@ from ament_index_python.packages import (
     get_package_prefix,
     get_package_share_directory,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class LaunchError(Exception):
@@ -78,7 +81,8 @@ def boolean(text: str) -> bool:
     """
     word = text.strip().lower()
     if word not in ("true", "1", "false", "0"):
-        raise LaunchError(f"'{text}' is no condition: true, 1, false or 0 is needed")
+        msg = f"'{text}' is no condition: true, 1, false or 0 is needed"
+        raise LaunchError(msg)
     return word in ("true", "1")
 
 
@@ -87,8 +91,8 @@ def coerce(text: str, kind: str | None = None) -> object:
 
     Args:
         text: The value after substitution.
-        kind: ``str``, ``bool``, ``int``, ``float``, ``list_of_str`` and so on; None or ``yaml`` for what
-            the YAML says.
+        kind: ``str``, ``bool``, ``int``, ``float``, ``list_of_str`` and so on; None or ``yaml`` for
+            what the YAML says.
 
     Raises:
         LaunchError: It is not of that type, or of none that a parameter can have.
@@ -99,24 +103,24 @@ def coerce(text: str, kind: str | None = None) -> object:
         try:
             return {"int": int, "float": float}[kind](text)
         except ValueError:
-            raise LaunchError(f"'{text}' is not of type {kind}") from None
+            msg = f"'{text}' is not of type {kind}"
+            raise LaunchError(msg) from None
     if not text:
         return text
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise LaunchError(
-            f"'{text}' is not YAML; give type=\"str\" if it is meant as text"
-        ) from None
+        msg = f"'{text}' is not YAML; give type=\"str\" if it is meant as text"
+        raise LaunchError(msg) from None
     if not _is_parameter(value):
-        raise LaunchError(
-            f"'{text}' is no value of one of the types bool, int, float, str or their lists"
-        )
+        msg = f"'{text}' is no value of one of the types bool, int, float, str or their lists"
+        raise LaunchError(msg)
     if kind not in (None, "yaml"):
         wanted = _TYPES[kind.removeprefix("list_of_")]
         items = value if kind.startswith("list_of_") else [value]
         if not isinstance(items, list) or not all(isinstance(item, wanted) for item in items):
-            raise LaunchError(f"'{text}' is not of type {kind}")
+            msg = f"'{text}' is not of type {kind}"
+            raise LaunchError(msg)
     return value
 
 
@@ -137,14 +141,16 @@ def _variable(context: Context, name: str, *default: str) -> str:
     value = context.configurations.get(name, *default)
     if value is None:
         known = ", ".join(sorted(context.configurations)) or "none"
-        raise LaunchError(f"no variable '{name}' is set here; set are: {known}")
+        msg = f"no variable '{name}' is set here; set are: {known}"
+        raise LaunchError(msg)
     return value
 
 
 def _environment(context: Context, name: str, *default: str) -> str:
     value = context.environment.get(name, *default)
     if value is None:
-        raise LaunchError(f"environment variable '{name}' does not exist")
+        msg = f"environment variable '{name}' does not exist"
+        raise LaunchError(msg)
     return value
 
 
@@ -161,7 +167,8 @@ def _package(find: Callable[[str], str]) -> Callable[..., str]:
 def _truth(text: str) -> bool:
     value = coerce(text, "bool")
     if not isinstance(value, bool):
-        raise LaunchError(f"'{text}' is not true or false")
+        msg = f"'{text}' is not true or false"
+        raise LaunchError(msg)
     return value
 
 
@@ -205,7 +212,8 @@ class _Scanner:
         parts: list[str | Call] = []
         while self.peek() != end:
             if not self.peek():
-                raise self.error(f"{end} is missing")
+                msg = f"{end} is missing"
+                raise self.error(msg)
             parts.append(self.call(quoted=bool(end)) if self.peek(2) == "$(" else self.character())
         return _join(parts)
 
@@ -218,23 +226,27 @@ class _Scanner:
         self.at += 2
         match = _IDENTIFIER.match(self.text, self.at)
         if match is None:
-            raise self.error("the name of a substitution is missing")
+            msg = "the name of a substitution is missing"
+            raise self.error(msg)
         name = match[0]
         if name not in _SUBSTITUTIONS:
             known = ", ".join(sorted(_SUBSTITUTIONS))
-            raise self.error(f"substitution '{name}' is not known (known are {known})")
+            msg = f"substitution '{name}' is not known (known are {known})"
+            raise self.error(msg)
         self.at = match.end()
         arguments = []
         while self.peek() == " ":
             self.at += 1
             arguments.append(self.argument(quoted=quoted))
         if self.peek() != ")":
-            raise self.error("')' is missing")
+            msg = "')' is missing"
+            raise self.error(msg)
         self.at += 1
         known = _SUBSTITUTIONS[name]
         if not known.fewest <= len(arguments) <= known.most:
             counts = f"{known.fewest}" + (f" or {known.most}" if known.most > known.fewest else "")
-            raise self.error(f"'{name}' takes {counts} arguments, not {len(arguments)}:")
+            msg = f"'{name}' takes {counts} arguments, not {len(arguments)}:"
+            raise self.error(msg)
         return Call(name, tuple(arguments))
 
     def argument(self, *, quoted: bool) -> Template:
@@ -249,11 +261,13 @@ class _Scanner:
             if self.peek(2) == "$(":
                 parts.append(self.call(quoted=quoted))
             elif self.peek() in ("", "'", '"', "("):
-                raise self.error("an argument ends with a space or ')', which is missing")
+                msg = "an argument ends with a space or ')', which is missing"
+                raise self.error(msg)
             else:
                 parts.append(self.character())
         if not parts:
-            raise self.error("one space, and no more, stands between arguments:")
+            msg = "one space, and no more, stands between arguments:"
+            raise self.error(msg)
         return _join(parts)
 
 

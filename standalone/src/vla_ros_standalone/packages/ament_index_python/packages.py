@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 
 class PackageNotFoundError(KeyError):
@@ -32,18 +32,19 @@ def get_package_prefix(package_name: str) -> str:
         _source_tree(package_name) is not None
     ):
         return sys.prefix
-    raise PackageNotFoundError(
+    msg = (
         f"package '{package_name}' not found in AMENT_PREFIX_PATH="
-        f"{os.environ.get('AMENT_PREFIX_PATH', '')!r}, in {sys.prefix}/share, or as a source tree on "
+        f"{os.environ.get('AMENT_PREFIX_PATH', '')!r}, in {sys.prefix}/share, or as source on "
         "Python's path"
     )
+    raise PackageNotFoundError(msg)
 
 
 def get_package_share_directory(package_name: str) -> str:
     """Give the folder of a package's launch and configuration files.
 
-    A package imported from its source tree (an editable installation) is used from there, so that its
-    files are those being edited and not the copies made when it was installed.
+    A package imported from its source tree (an editable installation) is used from there, so that
+    its files are those being edited and not the copies made when it was installed.
 
     Raises:
         PackageNotFoundError: The package is not found.
@@ -70,6 +71,6 @@ def _source_tree(package_name: str) -> Path | None:
     for location in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(location).parent
         manifest = folder / "package.xml"
-        if manifest.is_file() and ElementTree.parse(manifest).findtext("name") == package_name:
+        if manifest.is_file() and ET.parse(manifest).findtext("name") == package_name:
             return folder
     return None

@@ -1,4 +1,4 @@
-"""Conversion between ROS images and numpy arrays, as the Python half of ros-perception/vision_opencv."""
+"""Conversion between ROS images and numpy arrays, as in ros-perception/vision_opencv."""
 
 from cv_bridge.core import CvBridge, CvBridgeError
 

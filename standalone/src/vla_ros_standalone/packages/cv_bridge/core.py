@@ -1,7 +1,8 @@
 """The class ``CvBridge`` of ros-perception/vision_opencv, without its C++ part.
 
-Signatures, results and conversion rules are those of ``cv_bridge/core.py`` and ``cv_bridge.cpp`` (branch
-``humble``). Malformed images raise ``CvBridgeError``, where the original leaves some of it to numpy.
+Signatures, results and conversion rules are those of ``cv_bridge/core.py`` and ``cv_bridge.cpp``
+(branch ``humble``). Malformed images raise ``CvBridgeError``, where the original leaves some of it
+to numpy.
 """
 
 from __future__ import annotations
@@ -72,10 +73,11 @@ class CvBridge:
         height, width, step = img_msg.height, img_msg.width, img_msg.step
         pixel = dtype.itemsize * channels
         if step < width * pixel or len(img_msg.data) < height * step:
-            raise CvBridgeError(
-                f"{img_msg.encoding} image of {width}x{height} needs rows of {width * pixel} bytes, "
-                f"not {step}, and {height * step} bytes in all, not {len(img_msg.data)}"
+            msg = (
+                f"{img_msg.encoding} image of {width}x{height} needs rows of {width * pixel} "
+                f"bytes, not {step}, and {height * step} bytes in all, not {len(img_msg.data)}"
             )
+            raise CvBridgeError(msg)
         # Strides, not a reshape: padding need not be a whole number of pixels.
         image = np.ndarray(
             (height, width, channels),
@@ -101,9 +103,8 @@ class CvBridge:
         if encoding == "passthrough":
             encoding = cv_type
         elif self.encoding_to_cvtype2(encoding) != cv_type:
-            raise CvBridgeError(
-                f"encoding specified as {encoding}, but image has incompatible type {cv_type}"
-            )
+            msg = f"encoding specified as {encoding}, but image has incompatible type {cv_type}"
+            raise CvBridgeError(msg)
         message = Image()
         if header is not None:
             message.header = header
@@ -127,9 +128,9 @@ class CvBridge:
         data = np.frombuffer(cmprs_img_msg.data, np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR) if data.size else None
         if image is None:
-            raise CvBridgeError(
-                f"{data.size} bytes of format '{cmprs_img_msg.format}' are no image that can be decoded"
-            )
+            kind = cmprs_img_msg.format
+            msg = f"{data.size} bytes of format '{kind}' are no image that can be decoded"
+            raise CvBridgeError(msg)
         if desired_encoding == "passthrough":
             return image
         return _convert(image, "bgr8" if image.ndim == 3 else "mono8", desired_encoding)
@@ -151,9 +152,11 @@ class CvBridge:
         try:
             done, encoded = cv2.imencode(f".{dst_format}", cvim)
         except cv2.error as error:
-            raise CvBridgeError(f"cannot encode as {dst_format}: {error}") from error
+            msg = f"cannot encode as {dst_format}: {error}"
+            raise CvBridgeError(msg) from error
         if not done:
-            raise CvBridgeError(f"cannot encode as {dst_format}")
+            msg = f"cannot encode as {dst_format}"
+            raise CvBridgeError(msg)
         message = CompressedImage(format=dst_format)
         message.data.frombytes(encoded.reshape(-1))
         return message
@@ -163,7 +166,8 @@ class CvBridge:
         try:
             return f"{_NAMES[np.dtype(dtype).name]}C{n_channels}"
         except KeyError:
-            raise CvBridgeError(f"OpenCV has no type for {dtype}") from None
+            msg = f"OpenCV has no type for {dtype}"
+            raise CvBridgeError(msg) from None
 
     def encoding_to_cvtype2(self, encoding: str) -> str:
         """Name OpenCV's type of an encoding (the original gives its number)."""
@@ -171,7 +175,8 @@ class CvBridge:
             return _COLOURS[encoding][1]
         match = re.fullmatch(r"(8U|8S|16U|16S|32S|32F|64F)(?:C([0-9]+))?", encoding)
         if match is None or match[2] == "0":
-            raise CvBridgeError(f"Unrecognized image encoding [{encoding}]")
+            msg = f"Unrecognized image encoding [{encoding}]"
+            raise CvBridgeError(msg)
         return f"{match[1]}C{int(match[2] or 1)}"
 
     def encoding_to_dtype_with_channels(self, encoding: str) -> tuple[str, int]:
@@ -181,9 +186,11 @@ class CvBridge:
 
     def _type_of(self, image: np.ndarray) -> str:
         if not isinstance(image, np.ndarray):
-            raise TypeError("Your input type is not a numpy array")
+            msg = "Your input type is not a numpy array"
+            raise TypeError(msg)
         if image.ndim not in (2, 3):
-            raise CvBridgeError(f"an image has 2 or 3 dimensions, not {image.ndim}")
+            msg = f"an image has 2 or 3 dimensions, not {image.ndim}"
+            raise CvBridgeError(msg)
         return self.dtype_with_channels_to_cvtype2(
             image.dtype, image.shape[2] if image.ndim == 3 else 1
         )
@@ -202,11 +209,11 @@ def _convert(image: np.ndarray, source: str, desired: str) -> np.ndarray:
             image = cv2.cvtColor(image, _conversion_code(before, after, source, desired))
     elif source in _COLOURS or source_channels != channels:
         if source_channels != channels:
-            raise CvBridgeError(
-                f"[{source}] and [{desired}] do not have the same number of channels"
-            )
+            msg = f"[{source}] and [{desired}] do not have the same number of channels"
+            raise CvBridgeError(msg)
     elif desired in _COLOURS:
-        raise CvBridgeError(f"[{source}] is not a color format, but [{desired}] is")
+        msg = f"[{source}] is not a color format, but [{desired}] is"
+        raise CvBridgeError(msg)
     return _change_depth(image, source_dtype, dtype)
 
 
@@ -216,7 +223,8 @@ def _conversion_code(before: str, after: str, source: str, desired: str) -> int:
         packing = before.removeprefix("YUV_")
         name = f"COLOR_YUV2{after}_{packing}"
     if after not in ("GRAY", "RGB", "BGR", "RGBA", "BGRA") or not hasattr(cv2, name):
-        raise CvBridgeError(f"Unsupported conversion from [{source}] to [{desired}]")
+        msg = f"Unsupported conversion from [{source}] to [{desired}]"
+        raise CvBridgeError(msg)
     return getattr(cv2, name)
 
 
