@@ -380,6 +380,7 @@ class Participant:
         with cls._domains_lock:
             if domain_id in cls._domains:
                 return
+            lib.keep_freed_memory()
             configuration = dds_config.cyclonedds_configuration(os.environ)
             code = lib.create_domain(domain_id, configuration.encode())
             if code < 0 and code != lib.RETCODE_PRECONDITION_NOT_MET:
@@ -523,7 +524,7 @@ def _check_round_trip(sertype: int) -> None:
 
 
 def _join_failure(domain_id: int, code: int) -> str:
-    most = dds_config.MAX_PARTICIPANT_INDEX + 1
+    most = dds_config.MAX_PARTICIPANT_INDEX
     base = 7400 + 250 * domain_id
     return (
         f"cannot join DDS domain {domain_id}: {lib.strretcode(code).decode()} (DDS {code}). "

@@ -29,6 +29,8 @@ RETCODE_PRECONDITION_NOT_MET = -4
 RETCODE_ALREADY_DELETED = -9
 RETCODE_TIMEOUT = -10
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+
 
 class DdsError(RuntimeError):
     """A DDS call failed; the text says which, why and what to do."""
@@ -315,6 +317,18 @@ get_status = {
     event: _bind(function, C.c_int32, _entity, C.POINTER(structure))
     for event, (_, structure, function) in STATUS_FUNCTIONS.items()
 }
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next message instead of giving it back.
+
+    Otherwise each image is a fresh mapping whose pages the kernel clears one by one: 1.5 ms for a
+    640x480 image, three times what sending it takes.
+    """
+    libc = C.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 16 * 2**20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 def check(code: int, what: str) -> int:
