@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.typesys import Stores, get_typestore
+
+from vla_ros.replay.bags import read_bag, stamp_ns
+from vla_ros.replay.timing import latencies
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -222,7 +223,8 @@ def judge_bag(
         rate_hz: Rate of the commands.
 
     Raises:
-        JudgeError: If the bag lacks a topic, or cannot be read.
+        JudgeError: If the bag lacks a topic, or the robot file or description something.
+        BagError: If the bag cannot be read.
 
     """
     topics = ("/safe_command", "/safe_gripper_command", "/joint_states", "/robot_description")
@@ -267,30 +269,6 @@ def judge_bag(
     return judge.recorded(ticks, position_age)
 
 
-def read_bag(bag: str | Path, topics: Sequence[str]) -> Iterable[tuple[str, int, Any]]:
-    """Yield topic, time of reception in ns, and message of each message on `topics`.
-
-    Raises:
-        JudgeError: If there is no readable bag.
-
-    """
-    try:
-        with AnyReader([Path(bag)], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
-            chosen = [c for c in reader.connections if c.topic in topics]
-            if not chosen:
-                return
-            for connection, time_ns, data in reader.messages(chosen):
-                yield connection.topic, time_ns, reader.deserialize(data, connection.msgtype)
-    except (OSError, AnyReaderError) as err:
-        msg = f"bag {bag} cannot be read: {err}"
-        raise JudgeError(msg) from err
-
-
-def stamp_ns(stamp: Any) -> int:  # noqa: ANN401 - a generated message class
-    """Return a message's stamp in ns."""
-    return int(stamp.sec) * SECOND_NS + int(stamp.nanosec)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("bag", type=Path, help="folder of the rosbag2")
@@ -300,10 +278,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge a bag, write the verdict as JSON; return 0 if no bound was broken."""
+    """Judge a bag, write verdict and timing as JSON; return 0 if no bound was broken."""
     urdf = None if args.urdf is None else args.urdf.read_text(encoding="utf-8")
     verdict = judge_bag(args.bag, args.robot, urdf, args.rate)
-    sys.stdout.write(json.dumps(asdict(verdict), indent=2) + "\n")
+    timing = latencies(args.bag).percentiles()
+    sys.stdout.write(json.dumps({**asdict(verdict), **timing}, indent=2) + "\n")
     return 0 if verdict.violations == 0 else 1
 
 
