@@ -149,6 +149,21 @@ def test_inference_is_due_again_after_replan_actions_and_new_frames(loop):
     assert loop.tick(133).plan.stamp_ns == 100 * MS
 
 
+def test_while_it_moves_the_first_camera_of_a_new_moment_does_not_bring_up_the_old_one(loop):
+    """The last pair of frames is a period old when the next pair's first frame comes."""
+    loop.act(0)
+    for ms in (33, 67):
+        loop.sense(ms)
+        loop.tick(ms)
+    loop.sense(95)
+    loop.tick(100)  # the fourth action: the next chunk is wanted
+    loop.joints(128)
+    loop.frames(128, ["front"])
+    assert loop.due(128) is None
+    loop.frames(128, ["wrist"])
+    assert loop.due(129).stamp_ns == 128 * MS
+
+
 def test_one_observation_is_not_used_twice(loop):
     loop.sense(0)
     loop.controller.fail(loop.due(0), "no reason")

@@ -117,6 +117,8 @@ class PolicyController:
         self._inferring = False
         self._arrived: Chunk | None = None
         self._observed_ns = -1  # the newest observation of this epoch
+        self._shown_ns = -1  # the newest moment
+        self._completes = False  # whether the last frame made it the newest
         self._failure: Hold | None = None
         self._moved = False
         self.aligner = Aligner(bundle.camera_names, sensing)
@@ -133,7 +135,12 @@ class PolicyController:
 
     def add_frame(self, frame: Frame) -> bool:
         """Take a camera's frame; return False if it is late, a duplicate or out of order."""
-        return self.aligner.add_frame(frame)
+        newer = self.aligner.add_frame(frame)
+        moment = self.aligner.moment()
+        shown_ns = -1 if moment is None else moment.stamp_ns
+        self._completes = shown_ns != self._shown_ns
+        self._shown_ns = shown_ns
+        return newer
 
     def add_joints(self, sample: JointSample) -> bool:
         """Take a joint sample; return False if it is late."""
@@ -165,10 +172,13 @@ class PolicyController:
         """Return what the model is to be run on now, if anything.
 
         That is when `replan_actions` of the chunk have been executed, or there is none, and all
-        cameras show a moment that no observation was made of before. Call it when data arrive: an
-        observation made then is as young as can be.
+        cameras show a moment that no observation was made of before. Call it when a frame has come:
+        while the arm moves, only the frame that completes a moment makes it due, for then the
+        observation is as young as can be.
         """
         if self._inferring or self._arrived is not None or not self._scheduler.wants_chunk:
+            return None
+        if not (self._completes or self._scheduler.empty):
             return None
         if self._chain is None or self._obstacle(now_ns) is not None:
             return None
