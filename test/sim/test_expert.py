@@ -88,6 +88,21 @@ def test_it_recovers_from_kicks_and_a_confused_gripper(sim, seed):
     assert Episode(sim, seed, disturb).task.success
 
 
+def test_it_reopens_and_tries_again_when_the_cube_slips(sim):
+    """The cube jumps 5 cm away as the fingers close on nothing."""
+    slipped = []
+
+    def disturb(tick, twist, opening):
+        if opening == 0.0 and not slipped:
+            slipped.append(tick)
+            at = int(sim.model.joint(f"cube_{target_for(0)}").qposadr[0])
+            sim.data.qpos[at : at + 3] += [-0.05, 0.0, 0.0]
+        return twist, opening
+
+    assert Episode(sim, 0, disturb).task.success
+    assert slipped
+
+
 def test_control_forced_open_gripper_fails(sim):
     episode = Episode(sim, 0, lambda _, twist, __: (twist, 0.08))
     assert not episode.task.success
