@@ -14,7 +14,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 
@@ -76,6 +76,7 @@ class TestNode:
         self.listen(DiagnosticArray, "/diagnostics", 10)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
 
     def start(self) -> None:
@@ -104,16 +105,15 @@ class TestNode:
 
     def close(self) -> None:
         """Leave the domain."""
-        self._context.try_shutdown()
-        self._thread.join(5.0)
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
         self.node.destroy_node()
+        self._context.try_shutdown()
 
     def _spin(self) -> None:
-        try:
-            while self._context.ok():
-                self._executor.spin_once(timeout_sec=0.1)
-        except ExternalShutdownException:
-            return
+        while not self._closing.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
 
 
 def wait_for(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
