@@ -118,9 +118,11 @@ def _run_nodes(
             )
             raise DemoError(msg)
         launch = _launch(folder, robot, bundle, args.seed)
-        _watch(session, launch, args, outcome, began)
+        _watch(session, launch, folder, args, outcome, began)
     except KeyboardInterrupt:
         outcome.reason = "interrupted"
+    except DemoError as err:
+        outcome.reason = str(err)
     finally:
         try:
             if launch is not None:
@@ -133,6 +135,7 @@ def _run_nodes(
 def _watch(
     session: "DemoSession",
     launch: "subprocess.Popen[bytes]",
+    folder: Path,
     args: argparse.Namespace,
     outcome: Outcome,
     began: float,
@@ -140,7 +143,7 @@ def _watch(
     node, progress = session.node, session.node.progress
     while not (progress.robot_ready and set(NODES) <= set(node.node_names())):
         session.spin(0.1)
-        _check_alive(launch)
+        _check_alive(launch, folder)
         _show(f"starting   {node_list(node.node_names())}")
         if time.monotonic() - began > START_TIMEOUT_S:
             missing = sorted(set(NODES) - set(node.node_names()))
@@ -154,7 +157,7 @@ def _watch(
     outcome.reason = f"not done after {args.timeout:.0f} s"
     while (elapsed := time.monotonic() - started) < args.timeout:
         session.spin(0.1)
-        _check_alive(launch)
+        _check_alive(launch, folder)
         _show(
             f"{elapsed:5.1f} s   {progress.speed_m_s:.2f} m/s   "
             f"policy: {progress.policy}   safety: {progress.safety}"
@@ -214,10 +217,16 @@ def _end(launch: "subprocess.Popen[bytes]") -> None:
         launch.wait()
 
 
-def _check_alive(launch: "subprocess.Popen[bytes]") -> None:
+def _check_alive(launch: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Raise DemoError, with what the node said last, if the launch or one of its nodes has ended."""
     if launch.poll() is not None:
-        msg = f"the launched nodes ended with exit code {launch.returncode}"
+        msg = f"the launch ended with exit code {launch.returncode}, see {folder}/log/launch.log"
         raise DemoError(msg)
+    lines = (folder / "log" / "launch.log").read_text(errors="replace").splitlines()
+    dead = [line for line in lines if "process has died" in line]
+    if dead:
+        told = [line for line in lines if "FATAL" in line] or dead
+        raise DemoError(told[0])
 
 
 def _make_folder(runs: Path) -> Path:
