@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -117,7 +118,7 @@ class SafetyNode(Node):
             "amounts": ",".join(f"{acting.amount:.6g}" for acting in decision.acting),
             "command_stamp_ns": "" if used is None else used,
         }
-        health = Health(_LEVELS[decision.state], decision.reason or "running", values)
+        health = Health(*_summary(decision.state, decision.reason), values)
         report.status = [status(self, health)]
         self._status.publish(report)
 
@@ -126,14 +127,14 @@ class SafetyNode(Node):
         self._reason = decision.reason
         if decision.state is not self._state:
             self._state = decision.state
-            line = f"{decision.state.value}: {decision.reason or 'following commands'}"
+            line = f"{decision.state.value}: {_summary(decision.state, decision.reason)[1]}"
             if decision.state in (SafetyState.RUNNING, SafetyState.STARTING):
                 self.get_logger().info(line)
             else:
                 self.get_logger().warning(line)
             self._diagnostics.publish()
         for line in self._acting.update(decision.stamp_ns, decision.acting):
-            self.get_logger().info(line)
+            self.get_logger().info(f"{line}; {decision.reason}" if decision.reason else line)
 
     def _health(self, time_ns: int) -> Health:
         state = self._state or SafetyState.STARTING
@@ -147,7 +148,7 @@ class SafetyNode(Node):
             age = rate.age_ms(time_ns)
             values[f"{name} age (ms)"] = "never" if age is None else f"{age:.1f}"
         values |= self._step_us.report("step (us)")
-        return Health(_LEVELS[state], self._reason or "following commands", values)
+        return Health(*_summary(state, self._reason), values)
 
     def _on_command(self, message: TwistStamped) -> None:
         now = now_ns(self)
@@ -205,6 +206,14 @@ class SafetyNode(Node):
     def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = self._filter.reset(now_ns(self))
         return response
+
+
+def _summary(state: SafetyState, reason: str) -> tuple[Any, str]:
+    """Return a DiagnosticStatus' level and message."""
+    level = _LEVELS[state]
+    if state is SafetyState.RUNNING and reason:
+        level = DiagnosticStatus.WARN
+    return level, reason or "following commands"
 
 
 def main(args: Sequence[str] | None = None) -> int:
