@@ -56,9 +56,17 @@ class NodeProcess:
         return self.wait()
 
     def kill(self) -> None:
-        """End it at once if it still runs."""
+        """End it as a crash would."""
         self.process.kill()
         self.process.wait()
+
+    def close(self) -> None:
+        """End it if it still runs; gently, as peers wait for the answers of one that was killed."""
+        self.process.terminate()
+        try:
+            self.process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
 
 class TestNode:

@@ -42,7 +42,7 @@ def start(bundle, tmp_path):
 
     yield start_node
     for process in processes:
-        process.kill()
+        process.close()
 
 
 class Camera:

@@ -131,7 +131,7 @@ def start(bundle, tmp_path):
                 f"bundle:={path}",
                 *arguments,
             )
-            stack.callback(process.kill)
+            stack.callback(process.close)
             return process
 
         yield start_node
