@@ -62,9 +62,14 @@ class Program:
             raise AssertionError(f"still running after {timeout} s:\n{self.output}") from None
 
     def kill(self):
+        """End the program; gently first, so that the next test does not see it in the graph."""
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            self.process.terminate()
+            try:
+                self.process.wait(3.0)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
 
 
 class Ros:

@@ -1,8 +1,9 @@
 """Raw CDR publish and subscribe on Cyclone DDS, wire-compatible with ROS 2.
 
-A topic is opaque to the library: one keyless octet without XTypes information, as rmw_cyclonedds_cpp
-announces its own. Serialised samples (4-byte encapsulation header, then CDR) go in and come out as
-buffers; large ones come out without a copy, as read-only views of the library's memory.
+A topic is opaque to the library: one keyless octet without XTypes information, as
+rmw_cyclonedds_cpp announces its own. Serialised samples (4-byte encapsulation header, then CDR) go
+in and come out as buffers; large ones come out without a copy, as read-only views of the library's
+memory. A payload of a big-endian peer is not supported: the library relabels it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _XCDR1 = 1
 
 @dataclass(frozen=True, slots=True)
 class EndpointQos:
-    """The policies of a writer or reader. Durations in nanoseconds; None is infinite, or keep all."""
+    """Policies of a writer or reader. Durations in ns; None is infinite, or keep all."""
 
     reliable: bool = True
     transient_local: bool = False
@@ -242,10 +243,12 @@ class Reader(_Endpoint):
         self._lock = threading.Lock()
 
     def take(self, most: int = 1) -> list[Sample]:
-        """Take up to `most` samples, oldest first. Large payloads are views, freed with the view."""
+        """Take up to `most` samples, oldest first. Large payloads are views that keep them."""
         pointers, infos = (C.c_void_p * most)(), (lib.SampleInfo * most)()
         with self._lock:
             count = lib.takecdr(self.handle, pointers, most, infos, lib.ANY_STATE)
+        if count < 0 and (self.participant.closed or not self._open):
+            return []  # another thread closed it meanwhile
         lib.check(count, f"taking from {self.topic}")
         samples = []
         for index in range(count):
@@ -328,7 +331,7 @@ class WaitSet:
             self._fired = (C.c_ssize_t * (2 * len(handles)))()
 
     def wait(self, timeout_ns: int | None) -> list[int]:
-        """Return the handles that fired: none after the timeout, a wake-up or a closed participant."""
+        """Return the handles that fired; none after the timeout, a wake-up or the end."""
         fired = self._fired
         count = lib.waitset_wait(self._handle, fired, len(fired), _duration(timeout_ns))
         if self._participant.closed or count <= 0:
@@ -357,7 +360,7 @@ class Participant:
     _domains_lock = threading.Lock()
 
     def __init__(self, domain_id: int | None = None, user_data: bytes = b"enclave=/;") -> None:
-        """Join `domain_id` (None: ROS_DOMAIN_ID). Raise ValueError or DdsError saying what to do."""
+        """Join `domain_id` (None: ROS_DOMAIN_ID), or raise ValueError or DdsError."""
         if domain_id is None:
             domain_id = dds_config.domain_id_from(os.environ)
         self.domain_id = dds_config.check_domain_id(domain_id)
@@ -388,7 +391,7 @@ class Participant:
             cls._domains.add(domain_id)
 
     def create_writer(self, topic: str, type_name: str, qos: EndpointQos) -> Writer:
-        """Create a writer of DDS topic `topic` ('rt/...'), type `type_name` ('a::msg::dds_::B_')."""
+        """Create a writer of a DDS topic ('rt/...') and type ('a::msg::dds_::B_')."""
         entity = self._topic(topic, type_name)
         with _c_qos(qos) as pointer:
             handle = lib.create_writer(self.handle, entity, pointer, None)
@@ -396,7 +399,7 @@ class Participant:
         return Writer(self, handle, topic, _sertype(entity, topic))
 
     def create_reader(self, topic: str, type_name: str, qos: EndpointQos) -> Reader:
-        """Create a reader of DDS topic `topic` ('rt/...'), type `type_name` ('a::msg::dds_::B_')."""
+        """Create a reader of a DDS topic ('rt/...') and type ('a::msg::dds_::B_')."""
         entity = self._topic(topic, type_name)
         with _c_qos(qos) as pointer:
             handle = lib.create_reader(self.handle, entity, pointer, None)

@@ -1,7 +1,7 @@
 """ctypes binding of the libddsc that the `cyclonedds` wheel brings along.
 
-Only what `dds.py` uses is bound. Structures follow the headers of the pinned version, so the version
-is checked when this module is imported: another one may lay the same names out differently.
+Only what `dds.py` uses is bound. Structures follow the headers of the pinned version, so the
+version is checked when this module is imported: another one may lay the same names out differently.
 Every call through ctypes releases the GIL.
 """
 
@@ -203,9 +203,7 @@ waitset_wait = _bind(
 )
 delete = _bind("dds_delete", C.c_int32, _entity)
 get_guid = _bind("dds_get_guid", C.c_int32, _entity, C.POINTER(Guid))
-get_instance_handle = _bind(
-    "dds_get_instance_handle", C.c_int32, _entity, C.POINTER(C.c_uint64)
-)
+get_instance_handle = _bind("dds_get_instance_handle", C.c_int32, _entity, C.POINTER(C.c_uint64))
 get_entity_sertype = _bind("dds_get_entity_sertype", C.c_int32, _entity, C.POINTER(_pointer))
 serdata_from_iov = _bind(
     "ddsi_serdata_from_ser_iov",
@@ -263,9 +261,7 @@ qset_reliability = _bind("dds_qset_reliability", None, _pointer, C.c_int, C.c_in
 qset_deadline = _bind("dds_qset_deadline", None, _pointer, C.c_int64)
 qset_lifespan = _bind("dds_qset_lifespan", None, _pointer, C.c_int64)
 qset_liveliness = _bind("dds_qset_liveliness", None, _pointer, C.c_int, C.c_int64)
-qset_writer_data_lifecycle = _bind(
-    "dds_qset_writer_data_lifecycle", None, _pointer, C.c_bool
-)
+qset_writer_data_lifecycle = _bind("dds_qset_writer_data_lifecycle", None, _pointer, C.c_bool)
 qset_durability_service = _bind(
     "dds_qset_durability_service",
     None,

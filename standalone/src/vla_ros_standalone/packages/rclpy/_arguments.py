@@ -130,9 +130,9 @@ def _parse_ros(result, word, words):
         result.parameters.extend(load_parameter_file(_value(word, words)))
     elif name == "--log-level":
         _parse_log_level(result, attached if equals else _value(word, words))
-    elif name == "--log-config-file":
+    elif name in ("--log-config-file", "--log-file-name"):
         if not equals:
-            _value(word, words)
+            _value(word, words)  # no log files here
     elif word in ("-e", "--enclave"):
         result.enclave = _value(word, words)
     elif ":=" in word and not word.startswith("-"):

@@ -1,17 +1,17 @@
 """The ROS graph: which nodes own which endpoints, told to and heard from other processes.
 
-Each participant publishes its nodes on `ros_discovery_info`; endpoints come from DDS discovery, which
-also says when a process is gone.
+Each participant publishes its nodes on `ros_discovery_info`; endpoints come from DDS discovery,
+which also says when a process is gone.
 """
 
 import threading
 
 import numpy as np
 from rmw_dds_common.msg import Gid, NodeEntitiesInfo, ParticipantEntitiesInfo
-from vla_ros_standalone import messages
-from vla_ros_standalone.dds import EndpointQos
 
 from rclpy import _names
+from vla_ros_standalone import messages
+from vla_ros_standalone.dds import EndpointQos
 
 _TOPIC = "ros_discovery_info"
 _GID_BYTES = len(Gid().data)  # 24 in Humble, 16 later
@@ -130,7 +130,7 @@ class Graph:
         return _by_name(infos, _names.ros_service)
 
     def names_and_types_by_node(self, namespace, name, *, readers, demangle):
-        """Return (name, [types]) of a node's readers or writers; None when there is no such node."""
+        """Return (name, [types]) of a node's readers or writers; None for an unknown node."""
         guids = None
         for node_namespace, node_name, _, node_readers, node_writers in self.nodes():
             if (node_namespace, node_name) == (namespace, name):
@@ -209,5 +209,3 @@ def _gid(guid):
 
 def _enclave(user_data):
     return _identity(user_data, b"enclave=")[len(b"enclave=") :].decode(errors="replace") or "/"
-
-

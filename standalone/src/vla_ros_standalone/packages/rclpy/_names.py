@@ -110,7 +110,7 @@ def _token_problem(name, kind):
 
 
 def expand(name, node_name, namespace):
-    """Return the absolute form of a topic or service name: `~`, `{node}`, `{ns}`, then namespace."""
+    """Return the absolute form of a name: `~`, `{node}` and `{ns}` replaced, in the namespace."""
     fully_qualified = join(namespace, node_name)
     if name.startswith("~"):
         name = fully_qualified + name[1:]

@@ -31,7 +31,7 @@ class NodeParameters:
 
     PARAM_REL_TOL = 1e-6
 
-    def _init_parameters(self, overrides, *, allow_undeclared):
+    def _rclpy_init_parameters(self, overrides, *, allow_undeclared):
         self._parameters = {}
         self._descriptors = {}
         self._parameter_overrides = overrides
@@ -75,16 +75,16 @@ class NodeParameters:
             full_name = f"{namespace}.{name}" if namespace else name
             if not full_name:
                 raise InvalidParameterException(full_name)
-            value = self._declared_value(full_name, second, descriptor, ignore_override)
+            value = self.__declared_value(full_name, second, descriptor, ignore_override)
             declared.append((Parameter(full_name, value=value), descriptor))
         known = [parameter.name for parameter, _ in declared if parameter.name in self._parameters]
         if known:
             raise ParameterAlreadyDeclaredException(known)
         for parameter, descriptor in declared:
-            self._declare(parameter, descriptor)
+            self.__declare(parameter, descriptor)
         return [self._parameters[parameter.name] for parameter, _ in declared]
 
-    def _declared_value(self, name, second, descriptor, ignore_override):
+    def __declared_value(self, name, second, descriptor, ignore_override):
         """Return the first value of a parameter, and fix the type in its descriptor."""
         value = second
         if isinstance(second, Parameter.Type):
@@ -92,7 +92,9 @@ class NodeParameters:
             if second is Parameter.Type.NOT_SET:
                 raise ValueError(f"Cannot declare parameter '{name}' as statically typed NOT_SET")
             if descriptor.dynamic_typing:
-                raise ValueError(f"parameter '{name}': a type and dynamic_typing exclude each other")
+                raise ValueError(
+                    f"parameter '{name}': a type and dynamic_typing exclude each other"
+                )
             descriptor.type = second.value
         elif isinstance(second, ParameterValue):
             value = parameter_value_to_python(second)
@@ -102,19 +104,17 @@ class NodeParameters:
             value = self._parameter_overrides[name].value
         return value
 
-    def _declare(self, parameter, descriptor):
+    def __declare(self, parameter, descriptor):
         empty_list = isinstance(parameter.value, (list, tuple)) and not parameter.value
         if empty_list and Parameter.Type(descriptor.type).check(parameter.value):
             # A list without elements is of every array type: of the declared one.
             parameter = Parameter(parameter.name, Parameter.Type(descriptor.type), [])
-        result = self._set_atomically(
+        result = self.__set_atomically(
             [parameter], {parameter.name: descriptor}, allow_not_set_type=True
         )
         if not result.successful:
             if result.reason.startswith(_WRONG_TYPE):
-                raise InvalidParameterTypeException(
-                    parameter, Parameter.Type(descriptor.type).name
-                )
+                raise InvalidParameterTypeException(parameter, Parameter.Type(descriptor.type).name)
             raise InvalidParameterValueException(parameter.name, parameter.value, result.reason)
 
     def undeclare_parameter(self, name):
@@ -198,36 +198,36 @@ class NodeParameters:
 
     def set_parameters(self, parameter_list):
         """Set each parameter by itself; return a SetParametersResult for each."""
-        self._check_declared(parameter_list)
-        return [self._set_with_callbacks([parameter]) for parameter in parameter_list]
+        self.__check_declared(parameter_list)
+        return [self.__set_with_callbacks([parameter]) for parameter in parameter_list]
 
     def set_parameters_atomically(self, parameter_list):
         """Set all parameters or none; return one SetParametersResult."""
-        self._check_declared(parameter_list)
-        return self._set_with_callbacks(parameter_list)
+        self.__check_declared(parameter_list)
+        return self.__set_with_callbacks(parameter_list)
 
-    def _check_declared(self, parameter_list):
+    def __check_declared(self, parameter_list):
         if not all(isinstance(parameter, Parameter) for parameter in parameter_list):
             raise TypeError(f"parameter must be instance of type '{Parameter!r}'")
         unknown = [item.name for item in parameter_list if item.name not in self._parameters]
         if unknown and not self._allow_undeclared_parameters:
             raise ParameterNotDeclaredException(unknown)
 
-    def _set_with_callbacks(self, parameter_list):
+    def __set_with_callbacks(self, parameter_list):
         for callback in self._pre_set_parameters_callbacks:
             parameter_list = callback(parameter_list)
             if not parameter_list:
                 return SetParametersResult(
                     successful=False, reason="parameter list was emptied by a pre-set callback"
                 )
-            self._check_declared(parameter_list)
-        return self._set_atomically(parameter_list)
+            self.__check_declared(parameter_list)
+        return self.__set_atomically(parameter_list)
 
-    def _set_atomically(self, parameter_list, descriptors=None, *, allow_not_set_type=False):
+    def __set_atomically(self, parameter_list, descriptors=None, *, allow_not_set_type=False):
         checked = self._descriptors if descriptors is None else descriptors
         for parameter in parameter_list:
             if parameter.name in checked:
-                reason = self._objection(
+                reason = self.__objection(
                     parameter, checked[parameter.name], check_read_only=descriptors is None
                 )
                 if reason:
@@ -259,7 +259,7 @@ class NodeParameters:
                 callback(parameter_list)
         return SetParametersResult(successful=True)
 
-    def _objection(self, parameter, descriptor, *, check_read_only):
+    def __objection(self, parameter, descriptor, *, check_read_only):
         """Return why a parameter does not fit its descriptor, '' when it does."""
         descriptor.name = parameter.name
         if check_read_only and descriptor.read_only:
@@ -274,20 +274,19 @@ class NodeParameters:
                 f"got '{parameter.type_}'"
             )
         if parameter.type_ == Parameter.Type.INTEGER and descriptor.integer_range:
-            return self._range_objection(parameter, descriptor.integer_range[0], _exactly)
+            return self.__range_objection(parameter, descriptor.integer_range[0], _exactly)
         if parameter.type_ == Parameter.Type.DOUBLE and descriptor.floating_point_range:
-            return self._range_objection(parameter, descriptor.floating_point_range[0], _nearly)
+            return self.__range_objection(parameter, descriptor.floating_point_range[0], _nearly)
         return ""
 
-    def _range_objection(self, parameter, limits, same):
+    def __range_objection(self, parameter, limits, same):
         value = parameter.value
         low, high = sorted((limits.from_value, limits.to_value))
         if same(value, low) or same(value, high):
             return ""
         if not low < value < high:
             return (
-                f"Parameter {parameter.name} out of range. "
-                f"Min: {low}, Max: {high}, value: {value}"
+                f"Parameter {parameter.name} out of range. Min: {low}, Max: {high}, value: {value}"
             )
         if limits.step and not same(low + round((value - low) / limits.step) * limits.step, value):
             return (
@@ -328,7 +327,7 @@ class NodeParameters:
         return [self.describe_parameter(name) for name in names]
 
     def set_descriptor(self, name, descriptor, alternative_value=None):
-        """Give a parameter another descriptor, and the alternative value if the present one breaks it."""
+        """Give a parameter another descriptor, and the alternative value if the present breaks it."""
         if not self.has_parameter(name) and self._allow_undeclared_parameters:
             return self.get_parameter(name).get_parameter_value()
         if self.describe_parameter(name).read_only:
@@ -338,7 +337,7 @@ class NodeParameters:
             message = ParameterMsg(name=name, value=alternative_value)
             candidates.append(Parameter.from_parameter_msg(message))
         for parameter in candidates:
-            reason = self._objection(parameter, descriptor, check_read_only=False)
+            reason = self.__objection(parameter, descriptor, check_read_only=False)
             if not reason:
                 self._parameters[name] = parameter
                 self._descriptors[name] = descriptor

@@ -7,9 +7,8 @@ handle (u64) and the request's number (i64); being 16 bytes, they keep the align
 import struct
 import uuid
 
-from vla_ros_standalone import messages
-
 from rclpy._endpoint import user_data
+from vla_ros_standalone import messages
 
 _HEADER = struct.Struct("<Qq")
 _HEADER_BIG = struct.Struct(">Qq")

@@ -7,7 +7,15 @@ from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
 from rclpy.time import Time
 
-__all__ = ["Clock", "ClockChange", "ClockType", "JumpHandle", "JumpThreshold", "ROSClock", "TimeJump"]
+__all__ = [
+    "Clock",
+    "ClockChange",
+    "ClockType",
+    "JumpHandle",
+    "JumpThreshold",
+    "ROSClock",
+    "TimeJump",
+]
 
 
 class ClockChange:
@@ -150,9 +158,7 @@ class ROSClock(Clock):
             return
         before = self._now_ns()
         after = self._pending_ns if enabled else _time.time_ns()
-        change = (
-            ClockChange.ROS_TIME_ACTIVATED if enabled else ClockChange.ROS_TIME_DEACTIVATED
-        )
+        change = ClockChange.ROS_TIME_ACTIVATED if enabled else ClockChange.ROS_TIME_DEACTIVATED
         self._jump(self._pending_ns if enabled else None, change, after - before)
 
     def set_ros_time_override(self, time):

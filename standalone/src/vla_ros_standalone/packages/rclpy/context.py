@@ -5,13 +5,12 @@ import threading
 import weakref
 from inspect import ismethod
 
-from vla_ros_standalone.dds import DdsError, Participant
-
 from rclpy import _arguments
 from rclpy._graph import Graph
 from rclpy.exceptions import RCLError
 from rclpy.impl import rcutils_logger
 from rclpy.impl.logging_severity import LoggingSeverity
+from vla_ros_standalone.dds import DdsError, Participant
 
 _living = weakref.WeakSet()
 
@@ -108,7 +107,9 @@ class Context:
         with self._lock:
             if self._ok:
                 is_method = ismethod(callback)
-                self._callbacks.append(weakref.WeakMethod(callback) if is_method else lambda: callback)
+                self._callbacks.append(
+                    weakref.WeakMethod(callback) if is_method else lambda: callback
+                )
                 return
         callback()
 

@@ -1,7 +1,7 @@
 """Executors: they wait for work of their nodes and run its callbacks.
 
-One thread sleeps in a DDS wait set until a reader has data, the next timer is due, or something wakes
-it. No listeners: they would take the interpreter's lock on the DDS library's threads.
+One thread sleeps in a DDS wait set until a reader has data, the next timer is due, or something
+wakes it. No listeners: they would take the interpreter's lock on the DDS library's threads.
 """
 
 import inspect
@@ -11,13 +11,12 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
-from vla_ros_standalone.dds import WaitSet
-
 from rclpy import signals
 from rclpy._endpoint import CallbackScope
 from rclpy.exceptions import NotInitializedException
 from rclpy.task import Task
 from rclpy.utilities import get_default_context, timeout_sec_to_nsec
+from vla_ros_standalone.dds import WaitSet
 
 __all__ = [
     "ConditionReachedException",
@@ -189,18 +188,21 @@ class Executor:
         """
         timeout_ns = timeout_sec_to_nsec(timeout_sec)
         end_ns = None if timeout_ns < 0 else time.monotonic_ns() + timeout_ns
-        waited = False
         while True:
             self._check(condition)
             of_nodes = self.get_nodes() if nodes is None else nodes
-            found = self._resumable_task(of_nodes) or self._ready_entity(of_nodes)
+            found = self._resumable_task(of_nodes)
             if found:
                 return found
-            now_ns = time.monotonic_ns()
-            if waited and end_ns is not None and now_ns >= end_ns:
+            if not self._ready:
+                left_ns = None if end_ns is None else max(0, end_ns - time.monotonic_ns())
+                self._wait(of_nodes, left_ns)
+                self._check(condition)
+            found = self._ready_entity(of_nodes)
+            if found:
+                return found
+            if end_ns is not None and time.monotonic_ns() >= end_ns:
                 raise TimeoutException
-            self._wait(of_nodes, None if end_ns is None else max(0, end_ns - now_ns))
-            waited = True
 
     def _check(self, condition):
         if self._is_shutdown:
@@ -232,7 +234,7 @@ class Executor:
         self._timer_ran_last = False
         while self._ready:
             entity, node = self._ready.popleft()
-            if node in nodes and entity in node._waitables_now() and self.can_execute(entity):
+            if node in nodes and node._rclpy_owns(entity) and self.can_execute(entity):
                 return self._make_handler(entity, node), entity, node
         found = self._due_timer(nodes)
         self._timer_ran_last = found is not None
@@ -255,7 +257,7 @@ class Executor:
         """Sleep until something fires, a timer is due or the time is over; fill the ready queue."""
         by_handle = {}
         for node in nodes:
-            for entity in node._waitables_now():
+            for entity in node._rclpy_waitables():
                 if self.can_execute(entity):
                     by_handle[entity._wait_handle] = (entity, node)
             for guard in node._guards:
@@ -283,7 +285,7 @@ class Executor:
                 if node.get_fully_qualified_name() == name:
                     node.get_logger().warning(
                         f"there is another node named '{name}' in the graph: give one of them "
-                        "another name (-r __node:=...) or namespace, or both will be confused"
+                        "another name (-r __node:=...) or namespace, unless it was killed just now"
                     )
 
     def _make_handler(self, entity, node):
@@ -384,5 +386,3 @@ class MultiThreadedExecutor(Executor):
         done = super().shutdown(timeout_sec)
         self._pool.shutdown(wait=done, cancel_futures=True)
         return done
-
-

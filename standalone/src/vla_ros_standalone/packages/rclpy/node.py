@@ -37,7 +37,11 @@ __all__ = ["Node", "NodeNameNonExistentError"]
 
 
 class Node(NodeParameters):
-    """A node of the ROS graph."""
+    """A node of the ROS graph.
+
+    Subclasses choose their own private names freely: those that rclpy's Node does not have are
+    mangled here, or begin with `_rclpy_`.
+    """
 
     def __init__(
         self,
@@ -54,29 +58,29 @@ class Node(NodeParameters):
         automatically_declare_parameters_from_overrides=False,
         enable_logger_service=False,  # noqa: ARG002 - no logger services here
     ):
-        """Create a node. Raise NotInitializedException before init, or an error naming a bad name."""
+        """Create a node; raise NotInitializedException before init, or name what is wrong."""
         self._context = get_default_context() if context is None else context
         if not self._context.ok():
             raise NotInitializedException("cannot create node")
         self._publishers, self._subscriptions, self._clients, self._services = [], [], [], []
-        self._timers, self._guards, self._event_handlers = [], [], []
+        self._timers, self._guards, self.__event_handlers = [], [], []
         self._default_callback_group = MutuallyExclusiveCallbackGroup()
         # The node's own services and clock must answer whatever the node's callbacks do.
         self._rate_group = ReentrantCallbackGroup()
-        self._executor = None
-        self._rosout_publisher = None
-        self._destroyed = False
-        self._argument_sets = [_arguments.parse(["--ros-args", *cli_args])] if cli_args else []
+        self.__executor = None
+        self.__rosout_publisher = None
+        self.__destroyed = False
+        self.__argument_sets = [_arguments.parse(["--ros-args", *cli_args])] if cli_args else []
         if use_global_arguments:
-            self._argument_sets.append(self._context._arguments)
-        self._set_name(node_name, namespace or "/")
-        self._graph_entry = self._context._graph.add_node(self._namespace, self._name)
+            self.__argument_sets.append(self._context._arguments)
+        self.__set_name(node_name, namespace or "/")
+        self.__graph_entry = self._context._graph.add_node(self.__namespace, self.__name)
         self._logger = get_logger(self.get_fully_qualified_name()[1:].replace("/", "."))
         self._clock = ROSClock()
-        overrides = self._read_overrides(parameter_overrides)
-        self._init_parameters(overrides, allow_undeclared=allow_undeclared_parameters)
-        if enable_rosout and all(arguments.log_to_rosout for arguments in self._argument_sets):
-            self._start_rosout()
+        overrides = self.__read_overrides(parameter_overrides)
+        self._rclpy_init_parameters(overrides, allow_undeclared=allow_undeclared_parameters)
+        if enable_rosout and all(arguments.log_to_rosout for arguments in self.__argument_sets):
+            self.__start_rosout()
         self._parameter_event_publisher = self.create_publisher(
             ParameterEvent, "/parameter_events", qos_profile_parameter_events
         )
@@ -91,42 +95,42 @@ class Node(NodeParameters):
         if start_parameter_services:
             self._parameter_service = ParameterService(self)
 
-    def _set_name(self, name, namespace):
+    def __set_name(self, name, namespace):
         if not namespace.startswith("/"):
             namespace = "/" + namespace
         _names.validate_node_name(name)
         _names.validate_namespace(namespace)
-        self._original_name = name
+        self.__original_name = name
         # Local arguments come first, so they have the last word.
-        for arguments in reversed(self._argument_sets):
+        for arguments in reversed(self.__argument_sets):
             namespace = arguments.namespace(name, namespace)
         new_name = name
-        for arguments in reversed(self._argument_sets):
+        for arguments in reversed(self.__argument_sets):
             new_name = arguments.node_name(name, new_name)
-        self._name, self._namespace = new_name, namespace
+        self.__name, self.__namespace = new_name, namespace
 
-    def _read_overrides(self, given):
+    def __read_overrides(self, given):
         full_name = self.get_fully_qualified_name()
         values = {}
-        for arguments in reversed(self._argument_sets):
+        for arguments in reversed(self.__argument_sets):
             values.update(arguments.parameters_of(full_name))
         overrides = {name: Parameter(name, value=value) for name, value in values.items()}
         overrides.update({parameter.name: parameter for parameter in given or ()})
         return overrides
 
-    def _start_rosout(self):
-        self._rosout_publisher = self.create_publisher(Log, "/rosout", qos_profile_rosout_default)
+    def __start_rosout(self):
+        self.__rosout_publisher = self.create_publisher(Log, "/rosout", qos_profile_rosout_default)
         reference = weakref.ref(self)
 
         def forward(name, severity, message, frame, now_ns):
             node = reference()
             if node is not None:
-                node._to_rosout(name, severity, message, frame, now_ns)
+                node.__to_rosout(name, severity, message, frame, now_ns)
 
-        self._forwarder = forward
+        self.__forwarder = forward
         rcutils_logger.add_forwarder(forward)
 
-    def _to_rosout(self, name, severity, message, frame, now_ns):
+    def __to_rosout(self, name, severity, message, frame, now_ns):
         own = self._logger.name
         if (name != own and not name.startswith(own + ".")) or not self._context.ok():
             return
@@ -134,18 +138,18 @@ class Node(NodeParameters):
         log.stamp.sec, log.stamp.nanosec = divmod(now_ns, S_TO_NS)
         log.file, log.function = frame.f_code.co_filename, frame.f_code.co_name
         log.line = frame.f_lineno
-        self._rosout_publisher.publish(log)
+        self.__rosout_publisher.publish(log)
 
     # Identity
 
     def get_name(self):
-        return self._name
+        return self.__name
 
     def get_namespace(self):
-        return self._namespace
+        return self.__namespace
 
     def get_fully_qualified_name(self):
-        return _names.join(self._namespace, self._name)
+        return _names.join(self.__namespace, self.__name)
 
     def get_clock(self):
         return self._clock
@@ -193,18 +197,18 @@ class Node(NodeParameters):
     @property
     def executor(self):
         """The executor that spins this node, or None."""
-        return None if self._executor is None else self._executor()
+        return None if self.__executor is None else self.__executor()
 
     @executor.setter
     def executor(self, new_executor):
         current = self.executor
         if current is new_executor:
             return
-        self._executor = None
+        self.__executor = None
         if current is not None:
             current.remove_node(self)
         if new_executor is not None:
-            self._executor = weakref.ref(new_executor)
+            self.__executor = weakref.ref(new_executor)
             new_executor.add_node(self)
 
     def _wake_executor(self):
@@ -212,29 +216,32 @@ class Node(NodeParameters):
         if executor is not None:
             executor.wake()
 
-    def _waitables_now(self):
+    def _rclpy_waitables(self):
         """Return the entities that fire through DDS handles."""
-        return [*self._subscriptions, *self._clients, *self._services, *self._event_handlers]
+        return [*self._subscriptions, *self._clients, *self._services, *self.__event_handlers]
+
+    def _rclpy_owns(self, entity):
+        return entity in self._guards or entity in self._rclpy_waitables()
 
     # Names
 
     def resolve_topic_name(self, topic, *, only_expand=False):
         """Return the absolute name of a topic, remapped unless `only_expand`."""
-        return self._resolve(topic, only_expand=only_expand, is_service=False)
+        return self.__resolve(topic, only_expand=only_expand, is_service=False)
 
     def resolve_service_name(self, service, *, only_expand=False):
         """Return the absolute name of a service, remapped unless `only_expand`."""
-        return self._resolve(service, only_expand=only_expand, is_service=True)
+        return self.__resolve(service, only_expand=only_expand, is_service=True)
 
-    def _resolve(self, name, *, only_expand=False, is_service):
+    def __resolve(self, name, *, only_expand=False, is_service):
         _names.validate_topic_name(name, is_service=is_service)
-        full_name = _names.expand(name, self._name, self._namespace)
-        for arguments in () if only_expand else self._argument_sets:
+        full_name = _names.expand(name, self.__name, self.__namespace)
+        for arguments in () if only_expand else self.__argument_sets:
             remapped = arguments.remap(
                 full_name,
-                self._original_name,
-                self._name,
-                self._namespace,
+                self.__original_name,
+                self.__name,
+                self.__namespace,
                 is_service=is_service,
             )
             if remapped is not None:
@@ -253,16 +260,17 @@ class Node(NodeParameters):
         *,
         callback_group=None,
         event_callbacks=None,
-        qos_overriding_options=None,  # noqa: ARG002 - QoS cannot be overridden by parameters here
+        qos_overriding_options=None,
         publisher_class=Publisher,
     ):
         """Create a publisher; `qos_profile` is a QoSProfile, or the depth of a reliable one."""
         check_is_valid_msg_type(msg_type)
-        publisher = publisher_class(self, msg_type, self._resolve_topic(topic), _qos(qos_profile))
+        _refuse_qos_overrides(qos_overriding_options)
+        publisher = publisher_class(self, msg_type, self.__resolve_topic(topic), _qos(qos_profile))
         self._publishers.append(publisher)
         callbacks = event_callbacks or PublisherEventCallbacks()
-        self._watch_events(publisher, callbacks, callback_group)
-        self._announce(writers=[publisher.handle.guid])
+        self.__watch_events(publisher, callbacks, callback_group)
+        self.__announce(writers=[publisher.handle.guid])
         return publisher
 
     def create_subscription(
@@ -274,36 +282,37 @@ class Node(NodeParameters):
         *,
         callback_group=None,
         event_callbacks=None,
-        qos_overriding_options=None,  # noqa: ARG002 - QoS cannot be overridden by parameters here
+        qos_overriding_options=None,
         raw=False,
     ):
         """Create a subscription; with `raw`, the callback gets serialised bytes."""
         check_is_valid_msg_type(msg_type)
+        _refuse_qos_overrides(qos_overriding_options)
         subscription = Subscription(
             self,
             msg_type,
-            self._resolve_topic(topic),
+            self.__resolve_topic(topic),
             callback,
-            self._group(callback_group),
+            self.__group(callback_group),
             _qos(qos_profile),
             raw,
         )
         callbacks = event_callbacks or SubscriptionEventCallbacks()
-        self._watch_events(subscription, callbacks, callback_group)
+        self.__watch_events(subscription, callbacks, callback_group)
         self._subscriptions.append(subscription)
-        self._announce(readers=[subscription.handle.guid])
+        self.__announce(readers=[subscription.handle.guid])
         self._wake_executor()
         return subscription
 
-    def _resolve_topic(self, topic):
-        return self._resolve(topic, is_service=False)
+    def __resolve_topic(self, topic):
+        return self.__resolve(topic, is_service=False)
 
-    def _watch_events(self, entity, callbacks, callback_group):
+    def __watch_events(self, entity, callbacks, callback_group):
         wanted = callbacks._callbacks(self, entity.topic)
         if any(wanted.values()):
-            handler = EventHandler(entity.handle, wanted, self._group(callback_group))
+            handler = EventHandler(entity.handle, wanted, self.__group(callback_group))
             entity.event_handlers.append(handler)
-            self._event_handlers.append(handler)
+            self.__event_handlers.append(handler)
 
     def create_service(
         self,
@@ -316,12 +325,10 @@ class Node(NodeParameters):
     ):
         """Create a service whose `callback(request, response)` returns the response."""
         check_is_valid_srv_type(srv_type)
-        name = self._resolve(srv_name, is_service=True)
-        service = Service(
-            self, srv_type, name, callback, self._group(callback_group), qos_profile
-        )
+        name = self.__resolve(srv_name, is_service=True)
+        service = Service(self, srv_type, name, callback, self.__group(callback_group), qos_profile)
         self._services.append(service)
-        self._announce(readers=[service._reader.guid], writers=[service._writer.guid])
+        self.__announce(readers=[service._reader.guid], writers=[service._writer.guid])
         self._wake_executor()
         return service
 
@@ -330,10 +337,10 @@ class Node(NodeParameters):
     ):
         """Create a client of a service."""
         check_is_valid_srv_type(srv_type)
-        name = self._resolve(srv_name, is_service=True)
-        client = Client(self, srv_type, name, qos_profile, self._group(callback_group))
+        name = self.__resolve(srv_name, is_service=True)
+        client = Client(self, srv_type, name, qos_profile, self.__group(callback_group))
         self._clients.append(client)
-        self._announce(readers=[client._reader.guid], writers=[client._writer.guid])
+        self.__announce(readers=[client._reader.guid], writers=[client._writer.guid])
         self._wake_executor()
         return client
 
@@ -343,7 +350,7 @@ class Node(NodeParameters):
         """Create a timer on the node's clock, or another; the period is in seconds."""
         timer = Timer(
             callback,
-            self._group(callback_group),
+            self.__group(callback_group),
             round(float(timer_period_sec) * S_TO_NS),
             self._clock if clock is None else clock,
             autostart=autostart,
@@ -355,7 +362,7 @@ class Node(NodeParameters):
 
     def create_guard_condition(self, callback, callback_group=None):
         """Create a guard condition."""
-        guard = GuardCondition(callback, self._group(callback_group), context=self._context)
+        guard = GuardCondition(callback, self.__group(callback_group), context=self._context)
         guard._wake = self._wake_executor
         self._guards.append(guard)
         self._wake_executor()
@@ -365,53 +372,55 @@ class Node(NodeParameters):
         """Create a Rate of `frequency` Hz; another thread must spin the node."""
         if frequency <= 0:
             raise ValueError("frequency must be > 0")
-        timer = self.create_timer(1.0 / frequency, lambda: rate._on_timer(), self._rate_group, clock)
+        timer = self.create_timer(
+            1.0 / frequency, lambda: rate._on_timer(), self._rate_group, clock
+        )
         rate = Rate(timer, context=self._context)
         return rate
 
-    def _group(self, callback_group):
+    def __group(self, callback_group):
         return self._default_callback_group if callback_group is None else callback_group
 
-    def _announce(self, *, readers=(), writers=(), remove=False):
+    def __announce(self, *, readers=(), writers=(), remove=False):
         self._context._graph.change(
-            self._graph_entry, readers=readers, writers=writers, remove=remove
+            self.__graph_entry, readers=readers, writers=writers, remove=remove
         )
 
     def destroy_publisher(self, publisher):
-        return self._destroy(self._publishers, publisher, writers=[publisher.handle])
+        return self.__destroy(self._publishers, publisher, writers=[publisher.handle])
 
     def destroy_subscription(self, subscription):
-        return self._destroy(self._subscriptions, subscription, readers=[subscription.handle])
+        return self.__destroy(self._subscriptions, subscription, readers=[subscription.handle])
 
     def destroy_client(self, client):
-        return self._destroy(
+        return self.__destroy(
             self._clients, client, readers=[client._reader], writers=[client._writer]
         )
 
     def destroy_service(self, service):
-        return self._destroy(
+        return self.__destroy(
             self._services, service, readers=[service._reader], writers=[service._writer]
         )
 
     def destroy_timer(self, timer):
-        return self._destroy(self._timers, timer)
+        return self.__destroy(self._timers, timer)
 
     def destroy_guard_condition(self, guard):
-        return self._destroy(self._guards, guard)
+        return self.__destroy(self._guards, guard)
 
     def destroy_rate(self, rate):
-        destroyed = self._destroy(self._timers, rate._timer)
+        destroyed = self.__destroy(self._timers, rate._timer)
         rate.destroy()
         return destroyed
 
-    def _destroy(self, entities, entity, *, readers=(), writers=()):
+    def __destroy(self, entities, entity, *, readers=(), writers=()):
         if entity not in entities:
             return False
         entities.remove(entity)
         for handler in getattr(entity, "event_handlers", ()):
-            self._event_handlers.remove(handler)
+            self.__event_handlers.remove(handler)
         if (readers or writers) and not self.handle.closed:
-            self._announce(
+            self.__announce(
                 readers=[reader.guid for reader in readers],
                 writers=[writer.guid for writer in writers],
                 remove=True,
@@ -422,15 +431,15 @@ class Node(NodeParameters):
 
     def destroy_node(self):
         """Destroy the node and all that it owns. Further calls do nothing."""
-        if self._destroyed:
+        if self.__destroyed:
             return
-        self._destroyed = True
-        if self._rosout_publisher is not None:
-            rcutils_logger.remove_forwarder(self._forwarder)
+        self.__destroyed = True
+        if self.__rosout_publisher is not None:
+            rcutils_logger.remove_forwarder(self.__forwarder)
         if self.executor is not None:
             self.executor.remove_node(self)
         for entities in (
-            self._event_handlers,
+            self.__event_handlers,
             self._publishers,
             self._subscriptions,
             self._clients,
@@ -442,7 +451,7 @@ class Node(NodeParameters):
             for entity in owned:
                 if not isinstance(entity, EventHandler):
                     entity.destroy()
-        self._context._graph.remove_node(self._namespace, self._name, self._graph_entry)
+        self._context._graph.remove_node(self.__namespace, self.__name, self.__graph_entry)
 
     def __enter__(self):
         return self
@@ -473,20 +482,16 @@ class Node(NodeParameters):
     def get_service_names_and_types(self):
         return self._context._graph.service_names_and_types()
 
-    def get_publisher_names_and_types_by_node(
-        self, node_name, node_namespace, no_demangle=False
-    ):
+    def get_publisher_names_and_types_by_node(self, node_name, node_namespace, no_demangle=False):
         demangle = (lambda name: name) if no_demangle else _names.ros_topic
-        return self._by_node(node_name, node_namespace, readers=False, demangle=demangle)
+        return self.__by_node(node_name, node_namespace, readers=False, demangle=demangle)
 
-    def get_subscriber_names_and_types_by_node(
-        self, node_name, node_namespace, no_demangle=False
-    ):
+    def get_subscriber_names_and_types_by_node(self, node_name, node_namespace, no_demangle=False):
         demangle = (lambda name: name) if no_demangle else _names.ros_topic
-        return self._by_node(node_name, node_namespace, readers=True, demangle=demangle)
+        return self.__by_node(node_name, node_namespace, readers=True, demangle=demangle)
 
     def get_service_names_and_types_by_node(self, node_name, node_namespace):
-        return self._by_node(
+        return self.__by_node(
             node_name,
             node_namespace,
             readers=True,
@@ -494,14 +499,14 @@ class Node(NodeParameters):
         )
 
     def get_client_names_and_types_by_node(self, node_name, node_namespace):
-        return self._by_node(
+        return self.__by_node(
             node_name,
             node_namespace,
             readers=True,
             demangle=lambda name: _names.ros_service(name) if name.startswith("rr/") else None,
         )
 
-    def _by_node(self, name, namespace, *, readers, demangle):
+    def __by_node(self, name, namespace, *, readers, demangle):
         found = self._context._graph.names_and_types_by_node(
             namespace, name, readers=readers, demangle=demangle
         )
@@ -512,36 +517,36 @@ class Node(NodeParameters):
         return found
 
     def count_publishers(self, topic_name):
-        return len(self._endpoints(topic_name, readers=False))
+        return len(self.__endpoints(topic_name, readers=False))
 
     def count_subscribers(self, topic_name):
-        return len(self._endpoints(topic_name, readers=True))
+        return len(self.__endpoints(topic_name, readers=True))
 
     def count_services(self, service_name):
-        name = self._resolve(service_name, is_service=True)
+        name = self.__resolve(service_name, is_service=True)
         return len(self._context._graph.endpoints(f"rq{name}Request", readers=True))
 
     def count_clients(self, service_name):
-        name = self._resolve(service_name, is_service=True)
+        name = self.__resolve(service_name, is_service=True)
         return len(self._context._graph.endpoints(f"rr{name}Reply", readers=True))
 
-    def _endpoints(self, topic_name, *, readers, no_mangle=False):
+    def __endpoints(self, topic_name, *, readers, no_mangle=False):
         if not no_mangle:
-            topic_name = _names.dds_topic(self._resolve_topic(topic_name))
+            topic_name = _names.dds_topic(self.__resolve_topic(topic_name))
         return self._context._graph.endpoints(topic_name, readers=readers)
 
     def get_publishers_info_by_topic(self, topic_name, no_mangle=False):
         """Return a TopicEndpointInfo for each publisher of a topic."""
-        return self._infos(topic_name, TopicEndpointTypeEnum.PUBLISHER, no_mangle)
+        return self.__infos(topic_name, TopicEndpointTypeEnum.PUBLISHER, no_mangle)
 
     def get_subscriptions_info_by_topic(self, topic_name, no_mangle=False):
         """Return a TopicEndpointInfo for each subscription of a topic."""
-        return self._infos(topic_name, TopicEndpointTypeEnum.SUBSCRIPTION, no_mangle)
+        return self.__infos(topic_name, TopicEndpointTypeEnum.SUBSCRIPTION, no_mangle)
 
-    def _infos(self, topic_name, kind, no_mangle):
+    def __infos(self, topic_name, kind, no_mangle):
         readers = kind is TopicEndpointTypeEnum.SUBSCRIPTION
         infos = []
-        for endpoint in self._endpoints(topic_name, readers=readers, no_mangle=no_mangle):
+        for endpoint in self.__endpoints(topic_name, readers=readers, no_mangle=no_mangle):
             name, namespace = self._context._graph.node_of(endpoint.guid)
             infos.append(
                 TopicEndpointInfo(
@@ -574,3 +579,10 @@ def _qos(qos_or_depth):
     if isinstance(qos_or_depth, int) and not isinstance(qos_or_depth, bool):
         return QoSProfile(depth=qos_or_depth)
     raise TypeError(f"Expected QoSProfile or int, but received {type(qos_or_depth)!r}")
+
+
+def _refuse_qos_overrides(options):
+    if options is not None:
+        raise NotImplementedError(
+            "qos_overriding_options: without ROS 2, QoS cannot be overridden by parameters"
+        )

@@ -28,9 +28,7 @@ class ParameterService:
             (SetParameters, "set_parameters", self._set),
             (SetParametersAtomically, "set_parameters_atomically", self._set_atomically),
         ):
-            node.create_service(
-                srv_type, f"~/{name}", callback, qos_profile=qos_profile_parameters
-            )
+            node.create_service(srv_type, f"~/{name}", callback, qos_profile=qos_profile_parameters)
 
     # An answer is as long as the request, or empty: so `ros2 param` tells that a name is unknown.
 
@@ -87,5 +85,3 @@ class ParameterService:
         except (RuntimeError, ValueError) as error:
             response.result = SetParametersResult(successful=False, reason=f"malformed: {error}")
         return response
-
-

@@ -1,11 +1,11 @@
 """Publishers."""
 
-from vla_ros_standalone import messages
-
 from rclpy import _names
 from rclpy._endpoint import in_callback, user_data
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidHandle, RCLError
+from vla_ros_standalone import messages
+from vla_ros_standalone.dds import DdsError
 
 
 class Publisher:
@@ -41,9 +41,13 @@ class Publisher:
         context = self._node.context
         if context.handle.closed or not (context.ok() or in_callback()):
             raise RCLError("Failed to publish: publisher's context is invalid")
-        if not self.handle.write(payload):
+        try:
+            sent = self.handle.write(payload)
+        except DdsError as error:
+            raise RCLError(f"Failed to publish: {error}") from None
+        if not sent:
             self._node.get_logger().warning(
-                f"a message on '{self.topic}' was dropped: a reliable subscription does not keep up",
+                f"dropped a message on '{self.topic}': a reliable subscription does not keep up",
                 throttle_duration_sec=5.0,
             )
 

@@ -2,9 +2,8 @@
 
 from enum import Enum, IntEnum
 
-from vla_ros_standalone.dds import EndpointQos
-
 from rclpy.duration import Duration, Infinite
+from vla_ros_standalone.dds import EndpointQos
 
 
 class QoSPolicyKind(IntEnum):
@@ -91,15 +90,15 @@ class QoSProfile:
     """A complete set of policies. A zero duration means "not specified"."""
 
     __slots__ = (
-        "_history",
-        "_depth",
-        "_reliability",
-        "_durability",
-        "_lifespan",
+        "_avoid_ros_namespace_conventions",
         "_deadline",
+        "_depth",
+        "_durability",
+        "_history",
+        "_lifespan",
         "_liveliness",
         "_liveliness_lease_duration",
-        "_avoid_ros_namespace_conventions",
+        "_reliability",
     )
 
     def __init__(self, **kwargs):

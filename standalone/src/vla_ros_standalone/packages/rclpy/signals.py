@@ -1,8 +1,8 @@
 """SIGINT and SIGTERM shut the contexts down, so that spinning ends.
 
 Python runs a signal's handler only between bytecodes, and the main thread may sleep in the DDS
-library. So the interpreter also writes the signal's number into a socket, and a thread that reads it
-wakes the executors; then the main thread gets to the handler.
+library. So the interpreter also writes the signal's number into a socket, and a thread that reads
+it wakes the executors; then the main thread gets to the handler.
 """
 
 import enum
@@ -44,7 +44,7 @@ def remove_waker(waker):
 
 
 def install_signal_handlers(options=SignalHandlerOptions.ALL):
-    """Install the handlers for `options`. Only the main thread can; elsewhere nothing is changed."""
+    """Install the handlers for `options`. Only the main thread can; elsewhere nothing happens."""
     if threading.current_thread() is not threading.main_thread():
         return
     uninstall_signal_handlers()

@@ -4,10 +4,9 @@ import inspect
 import time
 from enum import Enum
 
-from vla_ros_standalone import messages
-
 from rclpy import _names
 from rclpy._endpoint import Waitable, user_data
+from vla_ros_standalone import messages
 
 # A peer that sends rubbish is named once in this time, not once a message.
 _COMPLAINT_INTERVAL_S = 5.0

@@ -55,7 +55,7 @@ class Timer:
         self._wake()
 
     def _left_ns(self):
-        """Return the time to the next call in ns (not above 0: due), and whether it is simulated."""
+        """Return the time to the next call in ns (due when <= 0), and whether it is simulated."""
         with self._lock:
             simulated = self._is_simulated()
             if simulated != self._simulated:
@@ -141,5 +141,3 @@ class Rate:
         self._destroyed = True
         self._tick.set()
         self._timer.destroy()
-
-

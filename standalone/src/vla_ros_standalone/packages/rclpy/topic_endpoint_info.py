@@ -13,12 +13,12 @@ class TopicEndpointInfo:
     """Node, type, identity and QoS of a publisher or subscription."""
 
     __slots__ = (
+        "endpoint_gid",
+        "endpoint_type",
         "node_name",
         "node_namespace",
-        "topic_type",
-        "endpoint_type",
-        "endpoint_gid",
         "qos_profile",
+        "topic_type",
     )
 
     def __init__(self, **kwargs):

@@ -1,8 +1,7 @@
 """Checks that a class is a message or a service."""
 
-from vla_ros_standalone import messages
-
 from rclpy.exceptions import NoTypeSupportImportedException
+from vla_ros_standalone import messages
 
 
 def check_is_valid_msg_type(msg_type):
@@ -10,9 +9,7 @@ def check_is_valid_msg_type(msg_type):
     try:
         messages.type_name(msg_type)
     except (AttributeError, TypeError, ValueError, KeyError):
-        raise NoTypeSupportImportedException(
-            f"{msg_type!r} is not a message class"
-        ) from None
+        raise NoTypeSupportImportedException(f"{msg_type!r} is not a message class") from None
 
 
 def check_is_valid_srv_type(srv_type):

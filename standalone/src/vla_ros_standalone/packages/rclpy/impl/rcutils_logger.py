@@ -109,10 +109,11 @@ class RcutilsLogger:
         if kwargs and not self._passes(frame, kwargs):
             return False
         now_ns = time.time_ns()
+        text = str(message).encode("utf-8", "backslashreplace").decode()
         if _State.to_console:
-            _write(name, severity, str(message), frame, now_ns)
+            _write(name, severity, text, frame, now_ns)
         for forwarder in tuple(_forwarders):
-            forwarder(name, severity, str(message), frame, now_ns)
+            forwarder(name, severity, text, frame, now_ns)
         return True
 
     def _passes(self, frame, kwargs):
