@@ -815,14 +815,13 @@ def _read_many(g: _Generator, field: _Field, value: str) -> None:
     else:
         _read_run(g)
         g.add(f"n = {field.length}")
-    # Nothing is allocated for a count that the bytes left cannot hold.
-    smallest = field.primitive.size if field.primitive else 5 if field.base == "string" else 1
-    g.add(f"if n * {smallest} > len(b) - p: raise ValueError('{field.name}: %d values' % n)")
     if field.primitive is not None:
         size = field.primitive.size
         if size > 1:
             g.add(f"if n: p += -p % {size}")
-        g.add(f"e = p + n * {size}", "if e > len(b): raise ValueError('too short')")
+        # Before anything is allocated for a count that the bytes left cannot hold.
+        wrong = f"raise ValueError('{field.name}: %d values, %d bytes left' % (n, len(b) - p))"
+        g.add(f"e = p + n * {size}", f"if e > len(b): {wrong}")
         if field.primitive.code == "?":
             g.add(f"{value} = [x != 0 for x in b[p:e]]")
         elif field.primitive.code == "c":
