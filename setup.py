@@ -31,7 +31,11 @@ setup(
     maintainer="The vla_ros developers",
     maintainer_email="maintainers@vla-ros.invalid",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={"vla_ros.sim": ["assets/**/*", "assets/panda/*"], "vla_ros": ["py.typed"]},
+    package_data={
+        # Spelt out: the setuptools of Ubuntu 22.04 does not expand "**".
+        "vla_ros.sim": ["assets/panda/*", "assets/panda/meshes/*"],
+        "vla_ros": ["py.typed"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
