@@ -253,24 +253,24 @@ def test_older_joint_states_leave_less_room(make_bench):
 
 def test_effort_over_its_bound_for_long_enough_latches(bench):
     moving(bench)
-    bench.effort = np.array([0, 0, 70.0, 0, 0, 0, 0])
+    bench.effort = np.array([0, 0, 80.0, 0, 0, 0, 0])
     bench.run(4, linear=(0.2, 0, 0))
     assert bench.decision.state is SafetyState.RUNNING
     assert "effort" in named(bench.decision)
     bench.effort = np.zeros(7)
     bench.run(1, linear=(0.2, 0, 0))
-    bench.effort = np.array([0, 0, -70.0, 0, 0, 0, 0])
+    bench.effort = np.array([0, 0, -80.0, 0, 0, 0, 0])
     bench.run(4, linear=(0.2, 0, 0))
     assert bench.decision.state is SafetyState.RUNNING
     bench.run(1, linear=(0.2, 0, 0))
     assert bench.decision.state is SafetyState.PROTECTIVE_STOP
-    assert "panda_joint3 measures -70.0 Nm, over its bound of 69.6 Nm" in bench.decision.reason
+    assert "panda_joint3 measures -80.0 Nm, over its bound of 78.3 Nm" in bench.decision.reason
     bench.run(10, linear=(0.2, 0, 0))
     assert not bench.decision.twist.any()
 
     assert bench.filter.reset(bench.now) == (
         False,
-        "not reset: panda_joint3 measures -70.0 Nm, over its bound of 69.6 Nm",
+        "not reset: panda_joint3 measures -80.0 Nm, over its bound of 78.3 Nm",
     )
     bench.effort = np.zeros(7)
     bench.step(None)
