@@ -10,6 +10,7 @@ import numpy as np
 from rmw_dds_common.msg import Gid, NodeEntitiesInfo, ParticipantEntitiesInfo
 
 from rclpy import _names
+from rclpy.type_support import prepare
 from vla_ros_standalone import messages
 from vla_ros_standalone.dds import EndpointQos
 
@@ -25,6 +26,7 @@ class Graph:
         self._lock = threading.RLock()
         self._own = {}  # (namespace, name) -> list of (reader gids, writer gids), one a node
         self._others = {}  # participant guid -> list of NodeEntitiesInfo
+        prepare(ParticipantEntitiesInfo)
         type_name = messages.dds_type_name(ParticipantEntitiesInfo)
         self._writer = participant.create_writer(
             _TOPIC, type_name, EndpointQos(transient_local=True, depth=1)

@@ -327,7 +327,7 @@ class NodeParameters:
         return [self.describe_parameter(name) for name in names]
 
     def set_descriptor(self, name, descriptor, alternative_value=None):
-        """Give a parameter another descriptor, and the alternative value if the present breaks it."""
+        """Give a parameter another descriptor; the alternative value, if the present breaks it."""
         if not self.has_parameter(name) and self._allow_undeclared_parameters:
             return self.get_parameter(name).get_parameter_value()
         if self.describe_parameter(name).read_only:

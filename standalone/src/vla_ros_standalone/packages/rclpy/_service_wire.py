@@ -8,6 +8,7 @@ import struct
 import uuid
 
 from rclpy._endpoint import user_data
+from rclpy.type_support import prepare
 from vla_ros_standalone import messages
 
 _HEADER = struct.Struct("<Qq")
@@ -17,6 +18,8 @@ _ENCAPSULATION_BYTES = 4
 
 def create_endpoints(participant, srv_type, service_name, qos_profile, *, server):
     """Return (reader, writer) of a server or client of a service."""
+    prepare(srv_type.Request)
+    prepare(srv_type.Response)
     identity = ".".join(f"{byte:x}" for byte in uuid.uuid4().bytes)
     prefix = f"{'serviceid' if server else 'clientid'}={identity};".encode()
     kinds = {

@@ -4,6 +4,7 @@ from rclpy import _names
 from rclpy._endpoint import in_callback, user_data
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidHandle, RCLError
+from rclpy.type_support import prepare
 from vla_ros_standalone import messages
 from vla_ros_standalone.dds import DdsError
 
@@ -12,6 +13,7 @@ class Publisher:
     """Publishes messages of one type on one topic; made by `Node.create_publisher`."""
 
     def __init__(self, node, msg_type, topic, qos_profile, event_handlers=()):
+        prepare(msg_type)
         self._node = node
         self.msg_type = msg_type
         self.topic = topic

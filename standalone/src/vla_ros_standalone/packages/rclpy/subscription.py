@@ -6,6 +6,7 @@ from enum import Enum
 
 from rclpy import _names
 from rclpy._endpoint import Waitable, user_data
+from rclpy.type_support import prepare
 from vla_ros_standalone import messages
 
 # A peer that sends rubbish is named once in this time, not once a message.
@@ -22,6 +23,7 @@ class Subscription(Waitable):
     def __init__(
         self, node, msg_type, topic, callback, callback_group, qos_profile, raw, event_handlers=()
     ):
+        prepare(msg_type)
         self._node = node
         self.msg_type = msg_type
         self.topic = topic

@@ -114,8 +114,6 @@ class Task(Future):
         super().__init__(executor=executor)
         self._args = args or ()
         self._kwargs = kwargs or {}
-        if inspect.iscoroutinefunction(handler):
-            handler = handler(*self._args, **self._kwargs)
         self._handler = handler
         self._awaited = None
         self._claimed = False
@@ -147,6 +145,8 @@ class Task(Future):
                 return
             self._executing = True
             self._awaited = None
+            if inspect.iscoroutinefunction(self._handler):
+                self._handler = self._handler(*self._args, **self._kwargs)
             if inspect.iscoroutine(self._handler):
                 self._resume()
             else:

@@ -1,5 +1,7 @@
 """Checks that a class is a message or a service."""
 
+from functools import cache
+
 from rclpy.exceptions import NoTypeSupportImportedException
 from vla_ros_standalone import messages
 
@@ -10,6 +12,16 @@ def check_is_valid_msg_type(msg_type):
         messages.type_name(msg_type)
     except (AttributeError, TypeError, ValueError, KeyError):
         raise NoTypeSupportImportedException(f"{msg_type!r} is not a message class") from None
+
+
+@cache
+def prepare(msg_type):
+    """Have the code that encodes and decodes a message made now, not at the first message.
+
+    The first message is then as fast as the next. And Ctrl-C cannot hit the making: CPython takes
+    an interrupted `exec` for an unhandled KeyboardInterrupt, and exits as if killed by the signal.
+    """
+    messages.deserialize(messages.serialize(msg_type()), msg_type)
 
 
 def check_is_valid_srv_type(srv_type):
