@@ -28,6 +28,11 @@ def test_a_bound_that_comes_and_goes_is_told_at_most_every_five_seconds():
     assert len(lines) == 8
 
 
+def test_a_start_is_told_with_its_reason():
+    lines = ActingLog().update(0, [Acting("command_frame", 1.0)], "refused: the frame is 'map'")
+    assert lines == ["command_frame acts (by 1): refused: the frame is 'map'"]
+
+
 def test_names_are_those_that_act():
     log = ActingLog()
     drive(log, [0.1])

@@ -286,6 +286,23 @@ def test_the_same_joint_sample_counts_once(bench):
     assert bench.decision.state is SafetyState.RUNNING
 
 
+def test_every_sample_between_two_steps_counts(bench):
+    moving(bench)
+    bench.effort = np.full(7, 80.0)
+    for _i in range(5):
+        bench.now += 1_000_000
+        bench.filter.receive_joints(bench.joints(), bench.now)
+    assert bench.step(bench.command(), None).state is SafetyState.PROTECTIVE_STOP
+
+
+def test_what_the_caller_could_not_read_is_named(bench):
+    moving(bench)
+    bench.filter.refuse("joint_states_malformed", "joint_states has no joint 'a'", bench.now)
+    decision = bench.step(bench.command())
+    assert "joint_states_malformed" in named(decision)
+    assert decision.reason == "refused: joint_states has no joint 'a'"
+
+
 def test_effort_is_not_supervised_where_the_file_says_so(bench, robot, chain):
     unsupervised = replace(robot, bounds=replace(robot.bounds, effort_samples=0))
     bench.filter = SafetyFilter(unsupervised, chain, 100.0)

@@ -111,6 +111,7 @@ def test_it_stops_within_the_time_and_goes_on(make_bench, seed, kinds):
     )
     # Two braking times for the workspace, which brakes each axis with its own share.
     ticks = math.ceil((bounds.command_timeout + 2.0 * braking) * bench.rate_hz) + 2
+    bench.effort = np.zeros(7)
     for _ in range(ticks):
         decision = bench.step(None)
     assert not decision.twist.any()

@@ -133,8 +133,8 @@ class SafetyNode(Node):
             else:
                 self.get_logger().warning(line)
             self._diagnostics.publish()
-        for line in self._acting.update(decision.stamp_ns, decision.acting):
-            self.get_logger().info(f"{line}; {decision.reason}" if decision.reason else line)
+        for line in self._acting.update(decision.stamp_ns, decision.acting, decision.reason):
+            self.get_logger().info(line)
 
     def _health(self, time_ns: int) -> Health:
         state = self._state or SafetyState.STARTING

@@ -25,12 +25,13 @@ class ActingLog:
         """The bounds that act now, or did a moment ago."""
         return tuple(self._last_ns)
 
-    def update(self, now_ns: int, acting: Iterable[Acting]) -> list[str]:
+    def update(self, now_ns: int, acting: Iterable[Acting], reason: str = "") -> list[str]:
         """Return the lines to log after a step.
 
         Args:
             now_ns: Time of the step.
             acting: The bounds that acted in it.
+            reason: Its reason, which is told with each start.
 
         """
         lines = []
@@ -40,7 +41,8 @@ class ActingLog:
                 told = self._told_ns.get(bound.name)
                 if told is None or abs(now_ns - told) >= SPACING_NS:
                     self._told_ns[bound.name] = now_ns
-                    lines.append(f"{bound.name} acts (by {bound.amount:.3g})")
+                    line = f"{bound.name} acts (by {bound.amount:.3g})"
+                    lines.append(f"{line}: {reason}" if reason else line)
                 else:
                     self._silent.add(bound.name)
             self._last_ns[bound.name] = now_ns
