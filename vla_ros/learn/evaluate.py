@@ -394,10 +394,9 @@ def run(args: argparse.Namespace) -> int:
         "conditions": asdict(conditions),
         "wall_seconds": round(time.monotonic() - started, 1),
     }
-    text = json.dumps(figures, indent=2)
-    report(text)
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         details = {"details": [asdict(episode) for episode in episodes]}
         args.json.write_text(json.dumps(figures | details, indent=2) + "\n", encoding="utf-8")
+    report(json.dumps(figures, indent=2))
     return 0
