@@ -227,6 +227,18 @@ def test_hashes_are_those_that_ros_announces():
     assert len(hashes[1]) == len("RIHS01_") + 64, out.stderr
 
 
+def test_threads_get_the_same_class():
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import nav_msgs.msg, sys\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    made = list(pool.map(lambda _: nav_msgs.msg.Odometry, range(8)))\n"
+        "print(len({id(cls) for cls in made}))\n"
+    )
+    assert python(code).stdout.strip() == "1"
+
+
 def test_an_unknown_type_is_named():
     with pytest.raises(ValueError, match="no_msgs/msg/Nothing"):
         get_interface("no_msgs/msg/Nothing")

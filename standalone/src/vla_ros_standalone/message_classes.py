@@ -6,17 +6,32 @@ import math
 from array import array
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from functools import cache, partial
+from functools import cache, partial, wraps
 from operator import attrgetter
+from threading import RLock
 
 import numpy as np
 from rosbags.interfaces import Nodetype
 
 from vla_ros_standalone.definitions import EMPTY_MEMBER, Field, definition
 
+_LOCK = RLock()
 _FLOAT32_MAX = 3.402823466e38
 
 
+def _once(make: Callable[[str], type]) -> Callable[[str], type]:
+    """Cache, and let no two threads make the same class twice."""
+    cached = cache(make)
+
+    @wraps(make)
+    def make_once(name: str) -> type:
+        with _LOCK:
+            return cached(name)
+
+    return make_once
+
+
+@_once
 def make_service(name: str) -> type:
     """Make the class of a service, with its ``Request`` and ``Response``."""
     package, kind, service = name.split("/")
@@ -66,7 +81,7 @@ def _plain(value):
     return value.tolist() if isinstance(value, array | np.ndarray) else value
 
 
-@cache
+@_once
 def make_message(name: str) -> type:
     """Make the class of a message, once."""
     package, kind, short = name.split("/")
