@@ -9,7 +9,8 @@ EPISODES ?= 100
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := setup.py setup.cfg standalone/pyproject.toml
+# vla_ros is installed editable; the standalone runtime is not, since its import hook is a .pth file.
+SOURCES := setup.py setup.cfg $(shell find standalone -name '*.py' -path '*/src/*' -o -name pyproject.toml -o -name '*.pth')
 
 .PHONY: demo test test-fast bench lint eval clean
 
