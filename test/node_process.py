@@ -46,6 +46,11 @@ class NodeProcess:
         """What it has logged, without colours."""
         return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text())
 
+    @property
+    def log_lines(self) -> list[str]:
+        """What it has logged, without what libraries print beside."""
+        return [line for line in self.output.splitlines() if line.startswith("[")]
+
     def wait(self, timeout: float = 20.0) -> int:
         """Wait for its end; return the exit code."""
         return self.process.wait(timeout)

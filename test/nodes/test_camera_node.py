@@ -229,8 +229,9 @@ def test_what_cannot_work_ends_at_once_with_one_line_that_says_why(start, argume
     process = start(*arguments)
     assert process.wait() == 1
     assert words in process.output
-    assert len(process.output.strip().splitlines()) == 1
-    assert "[FATAL]" in process.output
+    assert len(process.log_lines) == 1, process.output
+    assert "[FATAL]" in process.log_lines[0]
+    assert "Traceback" not in process.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

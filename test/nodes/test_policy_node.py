@@ -350,15 +350,16 @@ def test_joint_states_of_another_robot_are_named(robot, start):
         ({"arguments": ["-p", "threads:=0"]}, "threads"),
         ({"arguments": ["-p", "max_frame_age:=100.0"]}, "max_frame_age"),
         ({"arguments": ["-p", "provider:=CUDA"]}, "provider 'CUDA' is not in this onnxruntime"),
-        ({"arguments": ["-p", "robot.joints:=['a']"]}, ""),
+        ({"arguments": ["-p", "robot.joints:=['a']"]}, "panda.yaml: 'bounds.effort'"),
     ],
 )
 def test_what_cannot_work_ends_at_once_with_one_line_that_says_why(start, options, words):
     process = start(*options.pop("arguments", []), **options)
     assert process.wait() == 1
     assert words in process.output
-    assert len(process.output.strip().splitlines()) == 1, process.output
-    assert "[FATAL]" in process.output
+    assert len(process.log_lines) == 1, process.output
+    assert "[FATAL]" in process.log_lines[0]
+    assert "Traceback" not in process.output
 
 
 def test_an_empty_folder_and_a_corrupt_model_are_named(start, tmp_path):
@@ -399,3 +400,12 @@ def test_bad_frames_are_refused_and_named(acting):
 
     wait_for(named, 5.0)
     assert acting.moves()
+
+
+def test_ctrl_c_told_twice_ends_cleanly_too(acting):
+    """`ros2 launch` passes Ctrl-C on to nodes that the terminal has told already."""
+    acting.process.process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    acting.process.process.send_signal(signal.SIGINT)
+    assert acting.process.wait() == 0
+    assert "Traceback" not in acting.process.output

@@ -1,5 +1,6 @@
 """What every node needs: parameters, QoS, stamps, diagnostics, and a `main` that ends cleanly."""
 
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -222,12 +223,22 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str] | None = N
 
     """
     rclpy.init(args=args)
+    try:
+        return _run(make_node, name)
+    except KeyboardInterrupt:
+        return 0  # It came while the node was ending.
+
+
+def _run(make_node: Callable[[], Node], name: str) -> int:
     node = None
     try:
         try:
             node = make_node()
-        except (ValueError, OSError, ParameterException) as err:
+        except (ValueError, OSError) as err:
             get_logger(name).fatal(f"cannot start: {err}")
+            return 1
+        except ParameterException as err:
+            get_logger(name).fatal(f"cannot start: {err.args[0]}")
             return 1
         try:
             rclpy.spin(node)
@@ -236,7 +247,15 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str] | None = N
             return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0  # Asked to stop: the ordinary end of a node.
+    except Exception:
+        # A signal ends the context at once, also under a callback that is about to publish.
+        if rclpy.ok():
+            raise
+        return 0
     finally:
+        # `ros2 launch` passes Ctrl-C on to nodes that the terminal has told already.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         if node is not None:
             close = getattr(node, "close", None)
             if close is not None:
