@@ -43,7 +43,7 @@ def test_the_shipped_bundle_lifts_the_named_cube(evaluation, seed):
 @pytest.mark.parametrize("colour", ["red", "green", "blue"])
 def test_the_words_decide_which_cube_of_a_scene_is_lifted(evaluation, colour):
     seed = next(s for s in range(2000, 2100) if target_for(s) != colour)
-    said = Conditions(template=f"grab the {colour} block")
+    said = Conditions(template=f"grab the {colour} block", time_limit_s=4.0)
     episode = evaluation.run(seed, said)
     # Judged by the scene's own colour it is the wrong cube, because another was asked for.
     assert episode.wrong

@@ -44,7 +44,8 @@ def _episode(seed: int, length: int = 12) -> dict[str, np.ndarray]:
 def data(tmp_path):
     folder = tmp_path / "data"
     write_shard(shard_path(folder, 0), [_episode(seed) for seed in (40, 41, 42)])
-    (folder / DESCRIPTION).write_text(json.dumps({"shards": 1}))
+    description = {"shards": 1, "episodes": 3, "seed": 40}
+    (folder / DESCRIPTION).write_text(json.dumps(description))
     return folder
 
 
@@ -101,6 +102,7 @@ def test_training_exports_a_bundle_that_the_policy_runs(data, tmp_path):
     assert "off the network" in lines[-1]
     bundle = Bundle.load(tmp_path / "bundle")
     assert bundle.manifest.source["recipe"]["steps"] == 4
+    assert "vla_ros learn generate --episodes 3 --seed 40" in bundle.manifest.source["commands"]
     Policy(bundle)
 
 

@@ -109,6 +109,20 @@ def _floats(values: Any) -> list[float]:  # noqa: ANN401
     return [float(f"{float(value):.9g}") for value in values]
 
 
+def _commands(checkpoint: dict[str, Any]) -> list[str]:
+    """Return the commands that make this bundle again."""
+    data, recipe = checkpoint["data"], checkpoint["recipe"]
+    options = {
+        "generate": f"--episodes {data['episodes']} --seed {data['seed']}",
+        "train": (
+            f"--steps {recipe['steps']} --batch {recipe['batch']} --seed {recipe['seed']} "
+            f"--threads {checkpoint['threads']}"
+        ),
+        "export": "",
+    }
+    return [f"vla_ros learn {name} {words}".strip() for name, words in options.items()]
+
+
 def manifest(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest of a checkpoint, but for the hashes of its files."""
     inputs = {name: list(array.shape) for name, array in random_inputs(0).items()}
@@ -159,11 +173,7 @@ def manifest(checkpoint: dict[str, Any]) -> dict[str, Any]:
             },
         },
         "source": {
-            "commands": [
-                "vla_ros learn generate",
-                "vla_ros learn train",
-                "vla_ros learn export",
-            ],
+            "commands": _commands(checkpoint),
             "task": "pick up the cube that is named, of three; simulated Panda",
             "demonstrations": checkpoint["data"],
             "recipe": checkpoint["recipe"],
