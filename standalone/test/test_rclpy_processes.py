@@ -375,6 +375,33 @@ def test_signals_end_spin_as_in_rclpy(start, number, word, extra):
     assert "Traceback" not in program.output
 
 
+def test_the_second_copy_of_ctrl_c_does_not_disturb_the_end(start):
+    """A terminal and a launcher both send SIGINT; cleaning up must not be cut short by the other."""
+    program = start(
+        """
+        rclpy.init()
+        node = Node("n")
+        try:
+            print("ready")
+            rclpy.spin(node)
+        except KeyboardInterrupt:
+            print("cleaning")
+            time.sleep(0.3)
+            node.destroy_node()
+            rclpy.try_shutdown()
+            print("cleaned")
+            time.sleep(0.3)
+        """
+    )
+    program.wait_for("ready")
+    program.process.send_signal(signal.SIGINT)
+    program.wait_for("cleaning")
+    program.process.send_signal(signal.SIGINT)
+    program.wait_for("cleaned")
+    assert program.end(signal.SIGINT) == 0
+    assert "Traceback" not in program.output
+
+
 def test_a_multithreaded_executor_ends_on_a_signal(start):
     program = start(
         """

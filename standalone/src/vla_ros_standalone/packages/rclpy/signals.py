@@ -9,9 +9,15 @@ import enum
 import signal
 import socket
 import threading
+import time
 import weakref
 
 from rclpy.context import living_contexts
+
+
+# Ctrl-C in a terminal goes to each process of the group, and `ros2 launch` sends one more to each of
+# its processes. The copy must not interrupt what the first one made the program do: its clean end.
+_SAME_CTRL_C_S = 1.0
 
 
 class SignalHandlerOptions(enum.IntFlag):
@@ -29,6 +35,7 @@ class _Installed:
     reader = None
     writer = None
     previous_fd = -1
+    handled_at = None
 
 
 # The executors, which the waking thread wakes.
@@ -47,7 +54,7 @@ def install_signal_handlers(options=SignalHandlerOptions.ALL):
     """Install the handlers for `options`. Only the main thread can; elsewhere nothing happens."""
     if threading.current_thread() is not threading.main_thread():
         return
-    uninstall_signal_handlers()
+    _uninstall()
     options = SignalHandlerOptions(options)
     if options == SignalHandlerOptions.NO:
         return
@@ -69,11 +76,13 @@ def install_signal_handlers(options=SignalHandlerOptions.ALL):
 
 
 def uninstall_signal_handlers():
-    """Put the previous handlers back."""
-    if (
-        _Installed.options == SignalHandlerOptions.NO
-        or threading.current_thread() is not threading.main_thread()
-    ):
+    """Put the previous handlers back, unless a signal is ending the program just now."""
+    if threading.current_thread() is threading.main_thread() and _Installed.handled_at is None:
+        _uninstall()
+
+
+def _uninstall():
+    if _Installed.options == SignalHandlerOptions.NO:
         return
     for number, handler in _Installed.previous.items():
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -81,6 +90,7 @@ def uninstall_signal_handlers():
     signal.set_wakeup_fd(_Installed.previous_fd)
     _Installed.writer.close()  # the thread reads the end of the stream and ends
     _Installed.options = SignalHandlerOptions.NO
+    _Installed.handled_at = None
 
 
 def get_current_signal_handlers_options():
@@ -88,6 +98,10 @@ def get_current_signal_handlers_options():
 
 
 def _handle(number, frame):
+    now = time.monotonic()
+    if _Installed.handled_at is not None and now < _Installed.handled_at + _SAME_CTRL_C_S:
+        return
+    _Installed.handled_at = now
     for context in living_contexts():
         context._end()
     previous = _Installed.previous.get(number)
