@@ -9,6 +9,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TwistStamped, Vector3
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64, String
 from std_srvs.srv import Trigger
@@ -35,6 +36,9 @@ from vla_ros.observation.joints import JointError, JointReader
 from vla_ros.safety import SafetyDecision, SafetyFilter, SafetyState
 from vla_ros.safety.acting_log import ActingLog
 from vla_ros.types import Command
+
+_COMMAND_QOS = QoSProfile(depth=100)
+"""Deep enough that a flood from a broken sender does not push the commands of a sound one out."""
 
 _LEVELS = {
     SafetyState.STARTING: DiagnosticStatus.WARN,
@@ -76,7 +80,7 @@ class SafetyNode(Node):
         self._diagnostics = Diagnostics(self, self._health)
 
         for message, topic, receive, qos in (
-            (TwistStamped, "command", self._on_command, CONTROL_QOS),
+            (TwistStamped, "command", self._on_command, _COMMAND_QOS),
             (Float64, "gripper_command", self._on_gripper, CONTROL_QOS),
             (JointState, "joint_states", self._on_joints, SENSOR_QOS),
             (String, "robot_description", self._on_robot_description, LATCHED_QOS),
