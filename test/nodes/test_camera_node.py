@@ -223,21 +223,29 @@ def test_namespaces_and_remaps_apply(start, graph):
         (["-p", "bundle:=/nowhere"], "there is no bundle at /nowhere"),
         (["-p", "cameras:=['rear']"], "camera 'rear' is unknown to the bundle"),
         (["-p", "transport:=carrier_pigeon"], "'transport' is 'carrier_pigeon'"),
+        (["--params-file", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["--no-such-flag"], "--no-such-flag"),
     ],
 )
 def test_what_cannot_work_ends_at_once_with_one_line_that_says_why(start, arguments, words):
     process = start(*arguments)
     assert process.wait() == 1
     assert words in process.output
-    assert len(process.log_lines) == 1, process.output
-    assert "[FATAL]" in process.log_lines[0]
+    assert len([line for line in process.log_lines if "[FATAL]" in line]) == 1, process.output
     assert "Traceback" not in process.output
+
+
+def test_a_domain_that_cannot_be_had_is_named(tmp_path):
+    process = NodeProcess("camera_node", tmp_path, 999)
+    assert process.wait() == 1
+    assert "cannot start: RCLError" in process.log_lines[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly(start, number):
     process = start()
     wait_for(lambda: "cameras front, wrist" in process.output)
+    time.sleep(0.3)  # in which it begins to spin
     begin = time.monotonic()
     assert process.interrupt(number) == 0
     assert time.monotonic() - begin < 3.0

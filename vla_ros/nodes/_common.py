@@ -212,54 +212,67 @@ class ConfigurationError(ValueError):
 def run(make_node: Callable[[], Node], name: str, args: Sequence[str] | None = None) -> int:
     """Run one node until SIGINT, SIGTERM or shutdown; return the process's exit code.
 
-    A node that cannot be configured (a bad bundle, a missing bound, a parameter out of range) logs
-    one line that says so, and the code is 1; so does one whose callback raises ConfigurationError.
+    A node that cannot start (a bad bundle, a missing bound, a parameter out of range, a bad domain)
+    logs one line that says so, and the code is 1; so does one whose callback raises
+    ConfigurationError.
     A node with a `close` method has it called at the end.
 
     Args:
-        make_node: Builds the node, or raises ValueError, OSError or ParameterException.
+        make_node: Builds the node; a ValueError, OSError, RuntimeError or ParameterException from
+            it is what it cannot start for.
         name: Name of the logger for that line.
         args: The command line, sys.argv by default.
 
     """
-    rclpy.init(args=args)
     try:
-        return _run(make_node, name)
+        node = _start(make_node, name, args)
+        if node is None:
+            return 1
+        try:
+            return _spin(node)
+        finally:
+            _end(node)
     except KeyboardInterrupt:
-        return 0  # It came while the node was ending.
+        return 0  # It came while the node was starting or ending.
+    finally:
+        rclpy.try_shutdown()
 
 
-def _run(make_node: Callable[[], Node], name: str) -> int:
-    node = None
+def _start(make_node: Callable[[], Node], name: str, args: Sequence[str] | None) -> Node | None:
+    """Return the node, or None if it cannot start, which is logged."""
     try:
-        try:
-            node = make_node()
-        except (ValueError, OSError) as err:
-            get_logger(name).fatal(f"cannot start: {err}")
-            return 1
-        except ParameterException as err:
-            get_logger(name).fatal(f"cannot start: {err.args[0]}")
-            return 1
-        try:
-            rclpy.spin(node)
-        except ConfigurationError as err:
-            node.get_logger().fatal(f"cannot go on: {err}")
-            return 1
+        rclpy.init(args=args)
+        return make_node()
+    except (ValueError, OSError) as err:
+        reason = str(err)
+    except ParameterException as err:
+        reason = str(err.args[0])
+    except RuntimeError as err:  # the middleware's: arguments, domain, network
+        reason = f"{type(err).__name__}: {err}"
+    get_logger(name).fatal(f"cannot start: {reason}")
+    return None
+
+
+def _spin(node: Node) -> int:
+    try:
+        rclpy.spin(node)
+    except ConfigurationError as err:
+        node.get_logger().fatal(f"cannot go on: {err}")
+        return 1
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0  # Asked to stop: the ordinary end of a node.
     except Exception:
         # A signal ends the context at once, also under a callback that is about to publish.
         if rclpy.ok():
             raise
-        return 0
-    finally:
-        # `ros2 launch` passes Ctrl-C on to nodes that the terminal has told already.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        if node is not None:
-            close = getattr(node, "close", None)
-            if close is not None:
-                close()
-            node.destroy_node()
-        rclpy.try_shutdown()
     return 0
+
+
+def _end(node: Node) -> None:
+    # `ros2 launch` passes Ctrl-C on to nodes that the terminal has told already.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    close = getattr(node, "close", None)
+    if close is not None:
+        close()
+    node.destroy_node()
