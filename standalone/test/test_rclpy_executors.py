@@ -291,3 +291,41 @@ def test_rates_sleep_to_the_tick_and_end_with_the_context(ros, spinning):
     with pytest.raises(ROSInterruptException):
         for _ in range(1000):
             rate.sleep()
+
+
+def test_entities_and_nodes_may_end_in_their_own_callbacks(ros):
+    node, heard = ros.node(), []
+
+    def once():
+        heard.append("timer")
+        node.destroy_timer(timer)
+
+    timer = node.create_timer(0.01, once)
+    assert spin_until(node, lambda: heard)
+    spin_until(node, lambda: False, 0.1)
+    assert heard == ["timer"]
+    node.create_timer(0.01, lambda: (heard.append("node"), node.destroy_node()))
+    assert spin_until(node, lambda: heard[-1] == "node")
+    spin_until(node, lambda: False, 0.05)
+    assert heard == ["timer", "node"]
+
+
+def test_subclasses_choose_their_private_names_freely(ros):
+    """What rclpy's Node does not use, a subclass may: its own executor, names, helpers."""
+    from rclpy.node import Node
+
+    class Mine(Node):
+        _executor = _name = _namespace = _destroyed = _arguments = "mine"
+
+        def _declare(self):
+            raise AssertionError
+
+        _resolve = _destroy = _announce = _objection = _group = _endpoints = _declare
+
+    node = Mine("n", context=ros.context())
+    node.declare_parameter("p", 1)
+    heard = []
+    node.create_subscription(String, "chat", heard.append, 1)
+    node.create_publisher(String, "chat", 1).publish(String())
+    assert spin_until(node, lambda: heard)
+    node.destroy_node()

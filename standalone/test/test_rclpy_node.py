@@ -48,7 +48,7 @@ def test_a_bad_topic_name_is_refused(ros, topic):
         ("~/chat", "/ns/node/chat"),
         ("~", "/ns/node"),
         ("{node}/x", "/ns/node/x"),
-        ("/{ns}/x", "/ns/x"),
+        ("{ns}/x", "/ns/x"),
     ],
 )
 def test_names_become_absolute(ros, given, full):
@@ -212,7 +212,8 @@ def test_every_type_survives_declaration_and_the_message(ros, value, type_):
     parameter = ros.node().declare_parameter("p", value)
     assert (parameter.value, parameter.type_) == (value, type_)
     copy = Parameter.from_parameter_msg(parameter.to_parameter_msg())
-    assert (copy.name, copy.value, copy.type_) == ("p", value, type_)
+    assert (copy.name, copy.type_) == ("p", type_)
+    assert (list(copy.value) if isinstance(value, list) else copy.value) == value
 
 
 @pytest.mark.parametrize("value", [[1, 2.0], [True, 1], {"a": 1}, object(), [None]])

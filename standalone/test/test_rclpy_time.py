@@ -25,7 +25,7 @@ def test_times_and_durations():
     assert Time(seconds=1) < a <= a
     message = a.to_msg()
     assert (message.sec, message.nanosec) == (1, 500_000_007)
-    assert Time.from_msg(message).clock_type is ClockType.ROS_TIME
+    assert Time.from_msg(message).clock_type == ClockType.ROS_TIME
     assert Duration.from_msg(Duration(seconds=-0.25).to_msg()).nanoseconds == -250_000_000
     with pytest.raises(TypeError, match="clock types"):
         a < Time(clock_type=ClockType.ROS_TIME)  # noqa: B015
@@ -112,7 +112,7 @@ def test_simulated_time_drives_clock_and_timers(ros):
         while node.get_clock().now().nanoseconds != seconds * S and time.monotonic() < end:
             executor.spin_once(timeout_sec=0.05)
         executor.spin_once(timeout_sec=0.05)
-        assert node.get_clock().now().clock_type is ClockType.ROS_TIME
+        assert node.get_clock().now().clock_type == ClockType.ROS_TIME
 
     for seconds in (0.5, 1.25, 1.75, 2.0, 10.0):
         at(seconds)

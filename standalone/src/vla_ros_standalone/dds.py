@@ -161,9 +161,13 @@ class _Entity:
     @property
     def guid(self) -> bytes:
         """The 16-byte identity of the entity on the network."""
-        guid = lib.Guid()
-        lib.check(lib.get_guid(self.handle, C.byref(guid)), "reading a guid")
-        return bytes(guid.v)
+        return _guid(self.handle)
+
+
+def _guid(handle: int) -> bytes:
+    guid = lib.Guid()
+    lib.check(lib.get_guid(handle, C.byref(guid)), "reading a guid")
+    return bytes(guid.v)
 
 
 class _Endpoint(_Entity):
@@ -373,7 +377,7 @@ class Participant:
             self.handle: int = lib.create_participant(self.domain_id, qos, None)
         if self.handle < 0:
             raise DdsError(_join_failure(self.domain_id, self.handle))
-        self.guid = _Entity.guid.fget(self)  # type: ignore[attr-defined]
+        self.guid = _guid(self.handle)
         self._close_at_exit = atexit.register(self.close)
 
     @classmethod

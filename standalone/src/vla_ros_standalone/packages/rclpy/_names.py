@@ -120,7 +120,7 @@ def expand(name, node_name, namespace):
         raise InvalidTopicNameException(
             name, "unknown substitution: only {node}, {ns} and {namespace} are known", 0
         )
-    return name.replace("//", "/") if name.startswith("/") else join(namespace, name)
+    return name if name.startswith("/") else join(namespace, name)
 
 
 def join(namespace, name):

@@ -71,7 +71,11 @@ class Parameter:
     @classmethod
     def from_parameter_msg(cls, param_msg):
         type_ = Parameter.Type(param_msg.value.type)
-        return cls(param_msg.name, type_, parameter_value_to_python(param_msg.value))
+        value = None
+        if type_ in _FIELDS:
+            # As in rclpy, numbers stay in the message's array.array.
+            value = getattr(param_msg.value, _FIELDS[type_])
+        return cls(param_msg.name, type_, value)
 
     def __init__(self, name, type_=None, value=None):
         if type_ is None:
