@@ -37,8 +37,8 @@ from vla_ros.safety import SafetyDecision, SafetyFilter, SafetyState
 from vla_ros.safety.acting_log import ActingLog
 from vla_ros.types import Command
 
-_COMMAND_QOS = QoSProfile(depth=100)
-"""Deep enough that a flood from a broken sender does not push the commands of a sound one out."""
+_COMMAND_QOS = QoSProfile(depth=20)
+"""Room for the bursts of a broken sender beside a sound one, too little to grow old in."""
 
 _LEVELS = {
     SafetyState.STARTING: DiagnosticStatus.WARN,
