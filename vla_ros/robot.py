@@ -47,6 +47,7 @@ class Bounds:
         effort: Greatest measured effort of each joint in Nm (N for slides), in the joints' order.
         effort_samples: Consecutive samples over `effort` that stop the arm; 0 supervises none.
         command_timeout: Time in s without an acceptable command after which the arm is stopped.
+        refused_command_hold: Time in s without motion after a command was refused.
         command_max_age: Greatest age in s of a command on arrival.
         stamp_max_future: How far in s a command or joint sample may be stamped ahead.
         command_max_linear_speed: A command faster than this, in m/s, is refused, not scaled.
@@ -68,6 +69,7 @@ class Bounds:
     effort: tuple[float, ...]
     effort_samples: int
     command_timeout: float
+    refused_command_hold: float
     command_max_age: float
     stamp_max_future: float
     command_max_linear_speed: float
@@ -216,6 +218,7 @@ _PARAMETERS: dict[str, tuple[ParameterKind, str]] = {
         "Consecutive samples over the effort bound that stop the arm; 0: effort is not supervised",
     ),
     "bounds.command_timeout": (ParameterKind.NUMBER, "Stop after this time without command, s"),
+    "bounds.refused_command_hold": (ParameterKind.NUMBER, "Stillness after a refused command, s"),
     "bounds.command_max_age": (ParameterKind.NUMBER, "Greatest age of a command on arrival, s"),
     "bounds.stamp_max_future": (ParameterKind.NUMBER, "Greatest lead of a stamp, s"),
     "bounds.command_max_linear_speed": (ParameterKind.NUMBER, "Refuse faster commands, m/s"),
@@ -239,6 +242,7 @@ _POSITIVE = (
     "angular_acceleration",
     "reaction_delay",
     "command_timeout",
+    "refused_command_hold",
     "command_max_age",
     "stamp_max_future",
     "command_max_linear_speed",

@@ -310,7 +310,7 @@ def assert_stopped(rig, began, since):
     moving = [t.stamp_ns for t in ticks if t.twist.any()]
     assert moving
     assert (moving[-1] - began) / 1e9 <= STOP_S + JITTER_S
-    assert len(ticks) > 40
+    assert len(ticks) > 30
     assert rig.state() != "RUNNING"
 
 
@@ -330,16 +330,16 @@ def test_joint_states_that_stop_end_in_standstill(running):
     assert "the joint states are" in running.told()
 
 
-def test_a_flood_of_wrong_commands_does_not_stop_the_good_ones(running):
+def test_wrong_commands_among_good_ones_hold_the_arm_still(running):
     running.forget()
+    began, since = running.now_ns(), len(running.commands)
     running.run(
         1.0,
         send=lambda: running.twist((0.2, 0, 0)),
         also=lambda: running.twist((0, 0.3, 0), frame="map"),
     )
     assert all(t.twist[1] == 0.0 for t in running.ticks())
-    # Not all: on a busy machine, the test itself may send its good commands late.
-    assert np.mean([t.twist[0] > 0.19 for t in running.ticks()]) > 0.8
+    assert_stopped(running, began, since)
     assert "command_frame" in running.acted()
     assert "'map'" in running.statuses[-1][1].message
 

@@ -4,6 +4,7 @@ An adversary drives the filter; the judge, which shares no code with it, looks f
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,13 @@ def assert_told(decision):
 slow = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+
+
+@pytest.fixture
+def make_bench(bench, robot, chain):
+    """Benches that trust again at once after a refusal: attacks that end in stillness test little."""
+    quick = replace(robot, bounds=replace(robot.bounds, refused_command_hold=1e-3))
+    return lambda **options: type(bench)(quick, chain, **options)
 
 
 @slow

@@ -55,7 +55,8 @@ class SafetyFilter:
     3. Outside a face, motion further out is refused and motion back in is allowed; along it, the
        motion slides.
     4. Without an acceptable command for `command_timeout`, or acceptable joint states for
-       `joint_state_timeout`, it brakes to zero, and goes on when both are fresh again.
+       `joint_state_timeout`, and for `refused_command_hold` after a refused command, it brakes to
+       zero; it goes on when commands and joint states are fresh and good again.
     5. The e-stop, `stop`, and measured efforts over their bounds brake to zero and latch, until
        `reset`.
     6. Each decision names the bounds that acted, and the reason of a stop.
@@ -91,6 +92,7 @@ class SafetyFilter:
         self._period_ns = int(self._period * SECOND_NS)
         self._braking = bounds.linear_acceleration / math.sqrt(3.0)
         self._command_timeout_ns = round(bounds.command_timeout * SECOND_NS)
+        self._hold_ns = round(bounds.refused_command_hold * SECOND_NS)
         self._joint_timeout_ns = round(bounds.joint_state_timeout * SECOND_NS)
         self._command = CommandInput(robot)
         self._joints = JointInput(robot)
@@ -107,6 +109,7 @@ class SafetyFilter:
         self._estop_engaged = False
         self._refusal: Refusal | None = None
         self._refusal_ns = 0
+        self._distrusted_ns: int | None = None
         self._acting: dict[str, float] = {}
 
     def set_chain(self, chain: SerialChain) -> None:
@@ -116,13 +119,18 @@ class SafetyFilter:
     def receive(self, command: Command, now_ns: int) -> None:
         """Take a command without a step: for a caller that is sent several between two steps.
 
-        A refused one is named at the next step, and refreshes no timeout.
+        A refused one is named at the next step, refreshes no timeout, and holds the arm still for
+        `refused_command_hold`, whatever else comes: who sends nonsense is not to be trusted yet.
         """
         now = integer(now_ns)
         if now is None:
             return
         accepted = self._command.accepted
-        self._note(self._command.offer(command, now), now)
+        refusal = self._command.offer(command, now)
+        self._note(refusal, now)
+        if refusal is not None and refusal.name != "command_order":
+            # Messages that overtake each other are the network's doing, not their sender's.
+            self._distrusted_ns = now
         opening = attribute(command, "gripper")
         if self._command.accepted is not accepted and opening is not None:
             self.receive_gripper(opening)
@@ -174,7 +182,7 @@ class SafetyFilter:
             return False, f"not reset: {why_not}"
         self._latch, self._latch_reason = None, ""
         self._gripper_wish = None
-        self._refusal = None
+        self._refusal = self._distrusted_ns = None
         self._command.forget(now_ns)
         return True, "reset: goes on with the next command"
 
@@ -248,6 +256,8 @@ class SafetyFilter:
             age = joint_age / SECOND_NS
             self._act("joint_state_timeout", age)
             return SafetyState.HOLDING, f"the joint states are {age:.2f} s old"
+        if self._distrusted_ns is not None and abs(now - self._distrusted_ns) <= self._hold_ns:
+            return SafetyState.HOLDING, "a command was refused"
         command_age = self._command.age_ns(now)
         if command_age is None:
             return SafetyState.HOLDING, "waiting for a command"
