@@ -9,8 +9,7 @@ EPISODES ?= 100
 
 VENV := .venv
 BIN := $(VENV)/bin
-# vla_ros is installed editable; the standalone runtime is not, since its import hook is a .pth file.
-SOURCES := setup.py setup.cfg $(shell find standalone -name '*.py' -path '*/src/*' -o -name pyproject.toml -o -name '*.pth')
+SOURCES := setup.py setup.cfg standalone/pyproject.toml
 
 .PHONY: demo test test-fast bench lint eval clean
 
@@ -43,7 +42,7 @@ $(VENV)/.demo: requirements/demo.txt $(SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: no venv module: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 	@echo "Installing the pinned packages of requirements/demo.txt into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/demo.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps ./standalone -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e ./standalone -e .
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo

@@ -9,6 +9,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "vla_ros"
+# colcon --symlink-install runs this file from its build folder.
+HERE = Path(__file__).resolve().parent
 
 
 def tree(folder: str) -> list[tuple[str, list[str]]]:
@@ -24,7 +26,7 @@ setup(
     name=NAME,
     version="0.1.0",
     description="Put a learned Vision-Language-Action policy on a robot arm, behind a safety filter",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     author="The vla_ros developers",
