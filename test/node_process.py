@@ -1,15 +1,17 @@
 """Runs a node as a process, and a node of the test's own beside it."""
 
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -20,6 +22,25 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SENSOR = qos_profile_sensor_data
+
+
+def claim_domain() -> int:
+    """Return a ROS domain that no other run of the tests on this machine uses, for this process."""
+    for domain in range(51, 60):
+        lock = (Path(tempfile.gettempdir()) / f"vla_ros_test_domain_{domain}").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        _claims.append(lock)
+        return domain
+    msg = "all domains for tests are taken by other runs of the tests: end those first"
+    raise RuntimeError(msg)
+
+
+_claims: list[IO[str]] = []
+"""Kept open, and so locked, until this process ends."""
 
 
 def environment(domain: int) -> dict[str, str]:

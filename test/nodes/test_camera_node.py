@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
-from node_process import SENSOR, NodeProcess, TestNode, wait_for
+from node_process import SENSOR, NodeProcess, TestNode, claim_domain, wait_for
 from sensor_msgs.msg import CompressedImage, Image
 
 from bundles import make_bundle
 from vla_ros.observation.image import fit_image
 
-DOMAIN = 51
+DOMAIN = claim_domain()
 _random = np.random.default_rng(0)
 
 
