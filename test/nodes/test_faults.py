@@ -94,7 +94,7 @@ BAD_COMMANDS = {
 CAUSES = {
     "nan": "finite",
     "infinite": "finite",
-    "enormous": "implausible",
+    "enormous": "plausible",
     "wrong_frame": "frame",
     "hour_old": "old",
 }

@@ -29,7 +29,15 @@ from vla_ros.nodes._common import (
     run,
     stamp_from_ns,
 )
-from vla_ros.sim.panda import ARM_JOINTS, BASE_FRAME, CAMERAS, GRIPPER_JOINTS, PandaSim, urdf
+from vla_ros.sim.panda import (
+    ARM_JOINTS,
+    BASE_FRAME,
+    CAMERAS,
+    COMMAND_TIMEOUT_NS,
+    GRIPPER_JOINTS,
+    PandaSim,
+    urdf,
+)
 from vla_ros.sim.render import SIZE_RANGE, SceneRenderer
 from vla_ros.sim.task import PickTask
 from vla_ros.types import Array, ImageArray
@@ -207,6 +215,10 @@ class SimNode(Node):
         if factor < SLOW:
             text = f"simulates at {factor:.2f} of real time"
             return Health(DiagnosticStatus.WARN, text, values)
+        age_ms = self._command_rate.age_ms(time_ns)
+        if age_ms is None or age_ms > COMMAND_TIMEOUT_NS / 1e6:
+            since = "" if age_ms is None else f" for {age_ms / 1e3:.2f} s"
+            return Health(DiagnosticStatus.WARN, f"halted: no safe_command{since}", values)
         return Health(DiagnosticStatus.OK, "simulates in real time", values)
 
 
