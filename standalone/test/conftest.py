@@ -7,7 +7,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-import ros_processes  # noqa: E402
+import ros_processes
 
 
 @pytest.fixture

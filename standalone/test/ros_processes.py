@@ -59,7 +59,8 @@ class Program:
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {timeout} s:\n{self.output}") from None
+            msg = f"still running after {timeout} s:\n{self.output}"
+            raise AssertionError(msg) from None
 
     def kill(self):
         """End the program; gently first, so that the next test does not see it in the graph."""

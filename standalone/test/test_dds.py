@@ -1,4 +1,4 @@
-"""The DDS carrier: configuration, lossless payloads, policies, events, and no surprises in memory."""
+"""The DDS carrier: configuration, lossless payloads, policies, events, and memory."""
 
 import contextlib
 import gc

@@ -288,9 +288,13 @@ def test_rates_sleep_to_the_tick_and_end_with_the_context(ros, spinning):
         rate.sleep()
     assert 0.07 < time.monotonic() - start < 1.0
     threading.Timer(0.05, node.context.try_shutdown).start()
-    with pytest.raises(ROSInterruptException):
+
+    def sleep_on():
         for _ in range(1000):
             rate.sleep()
+
+    with pytest.raises(ROSInterruptException):
+        sleep_on()
 
 
 def test_entities_and_nodes_may_end_in_their_own_callbacks(ros):

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import ros_processes
 import rclpy
+import ros_processes
 from rcl_interfaces.msg import (
     FloatingPointRange,
     IntegerRange,
@@ -358,7 +358,7 @@ def test_init_says_what_is_wrong_with_the_domain(environment):
     environment.setenv("ROS_DOMAIN_ID", "999")
     with pytest.raises(RCLError, match="ROS_DOMAIN_ID=999"):
         rclpy.Context().init([])
-    with pytest.raises(RCLError, match="0..232"):
+    with pytest.raises(RCLError, match=r"0\.\.232"):
         rclpy.Context().init([], domain_id=-1)
 
 

@@ -1,5 +1,6 @@
-"""Nodes in processes of their own: topics, services, parameters, signals, and peers that misbehave."""
+"""Nodes in processes of their own: topics, services, parameters, signals, bad peers."""
 
+import contextlib
 import os
 import random
 import signal
@@ -142,10 +143,9 @@ def test_a_bad_peer_cannot_crash_a_node(ros, capfd):
         payloads += [b"\x00\x01\x00\x00\xff\xff\xff\xff", b"\x00\x01\x00\x00" + b"\xff" * 200]
         payloads += [b"\x00\x07\x00\x00" + valid[4:], b"\x00\x03\x00\x00" + valid[4:]]
         for payload in payloads:
-            try:
+            # The library itself refuses some already.
+            with contextlib.suppress(ValueError):
                 sent += writer.write(payload)
-            except ValueError:
-                pass  # the library itself refuses it already
         writer.write(valid)
     assert sent > 300
     assert spin_until(
@@ -277,8 +277,8 @@ def test_every_parameter_service(ros, parameter_server):
     assert ask(SetParameters, "set_parameters", parameters=messages(speed=7)).results[0].successful
     values = ask(GetParameters, "get_parameters", names=["speed"]).values
     assert [value.integer_value for value in values] == [7]
-    assert spin_until(node, lambda: events)
-    (event,) = [e for e in events if e.changed_parameters]
+    assert spin_until(node, lambda: any(event.changed_parameters for event in events))
+    (event,) = [event for event in events if event.changed_parameters]
     assert (event.node, event.changed_parameters[0].value.integer_value) == ("/server", 7)
 
 
@@ -305,7 +305,7 @@ def test_logs_have_ros_format_and_go_to_rosout(ros, start):
         rclpy.spin(node)
         """
     )
-    assert spin_until(node, lambda: any(log.msg == "throttled" for log in heard))
+    assert spin_until(node, lambda: any(log.msg == "not first 2" for log in heard))
     import re
 
     line = r"^\[WARN\] \[\d{10}\.\d{9}\] \[robot\.talker\]: low battery$"
@@ -376,7 +376,7 @@ def test_signals_end_spin_as_in_rclpy(start, number, word, extra):
 
 
 def test_the_second_copy_of_ctrl_c_does_not_disturb_the_end(start):
-    """A terminal and a launcher both send SIGINT; cleaning up must not be cut short by the other."""
+    """A terminal and a launcher both send SIGINT; the second must not cut cleaning up short."""
     program = start(
         """
         rclpy.init()
@@ -555,7 +555,7 @@ def test_two_nodes_of_one_name_are_told(start):
 
 
 def test_discovery_info_has_the_form_of_the_distribution(start, environment):
-    """Humble's gids have 24 bytes, later ones 16; from Iron on endpoints carry their type's hash."""
+    """Humble's gids have 24 bytes, later ones 16; from Iron on, endpoints tell the type's hash."""
     code = """
         from rmw_dds_common.msg import Gid
         rclpy.init()

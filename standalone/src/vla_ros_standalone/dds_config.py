@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RECEIVE_BUFFER_MB = 4
 # Participants on a host are found on ports 7400 + 250 * domain + 10 + 2 * index, so 119 is the end.
@@ -20,16 +23,16 @@ def domain_id_from(environment: Mapping[str, str]) -> int:
     try:
         domain = int(text)
     except ValueError:
-        raise ValueError(f"ROS_DOMAIN_ID={text!r} is not a number: set it to 0..232") from None
+        msg = f"ROS_DOMAIN_ID={text!r} is not a number: set it to 0..232"
+        raise ValueError(msg) from None
     return check_domain_id(domain, "ROS_DOMAIN_ID")
 
 
 def check_domain_id(domain: int, where: str = "domain_id") -> int:
     """Return `domain`; raise ValueError naming `where` unless its UDP ports exist (0..232)."""
     if not 0 <= domain <= 232:
-        raise ValueError(
-            f"{where}={domain} is outside 0..232: above 232 the UDP ports of DDS do not exist"
-        )
+        msg = f"{where}={domain} is outside 0..232: above 232 the UDP ports of DDS do not exist"
+        raise ValueError(msg)
     return domain
 
 
@@ -37,7 +40,8 @@ def localhost_only(environment: Mapping[str, str]) -> bool:
     """Whether the environment asks to stay on this host; raise ValueError on an unknown word."""
     only = environment.get("ROS_LOCALHOST_ONLY", "").strip()
     if only not in ("", "0", "1"):
-        raise ValueError(f"ROS_LOCALHOST_ONLY={only!r}: must be 0 or 1")
+        msg = f"ROS_LOCALHOST_ONLY={only!r}: must be 0 or 1"
+        raise ValueError(msg)
     return only == "1" or _discovery_range(environment) == "LOCALHOST"
 
 
@@ -83,10 +87,11 @@ def cyclonedds_configuration(environment: Mapping[str, str]) -> str:
 def _discovery_range(environment: Mapping[str, str]) -> str:
     word = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").strip()
     if word not in DISCOVERY_RANGES:
-        raise ValueError(
+        msg = (
             f"ROS_AUTOMATIC_DISCOVERY_RANGE={word!r}: must be one of "
             f"{', '.join(DISCOVERY_RANGES[1:])}"
         )
+        raise ValueError(msg)
     return word
 
 

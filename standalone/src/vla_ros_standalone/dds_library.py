@@ -37,6 +37,8 @@ class DdsError(RuntimeError):
 
 
 class TypeMeta(C.Structure):
+    """dds_type_meta_ser (dds_public_impl.h)."""
+
     _fields_ = [("data", C.c_void_p), ("size", C.c_uint32)]
 
 
@@ -79,10 +81,14 @@ class SampleInfo(C.Structure):
 
 
 class Guid(C.Structure):
+    """dds_guid_t (dds.h)."""
+
     _fields_ = [("v", C.c_uint8 * 16)]
 
 
 class BuiltinParticipant(C.Structure):
+    """dds_builtintopic_participant_t (dds.h)."""
+
     _fields_ = [("key", Guid), ("qos", C.c_void_p)]
 
 
@@ -100,10 +106,14 @@ class BuiltinEndpoint(C.Structure):
 
 
 class IoVec(C.Structure):
+    """ddsrt_iovec_t."""
+
     _fields_ = [("base", C.c_void_p), ("length", C.c_size_t)]
 
 
 class DeadlineStatus(C.Structure):
+    """dds_offered_deadline_missed_status_t, and requested (dds_public_status.h)."""
+
     _fields_ = [
         ("total_count", C.c_uint32),
         ("total_count_change", C.c_int32),
@@ -112,6 +122,8 @@ class DeadlineStatus(C.Structure):
 
 
 class IncompatibleQosStatus(C.Structure):
+    """dds_offered_incompatible_qos_status_t, and requested (dds_public_status.h)."""
+
     _fields_ = [
         ("total_count", C.c_uint32),
         ("total_count_change", C.c_int32),
@@ -120,6 +132,8 @@ class IncompatibleQosStatus(C.Structure):
 
 
 class LivelinessChangedStatus(C.Structure):
+    """dds_liveliness_changed_status_t (dds_public_status.h)."""
+
     _fields_ = [
         ("alive_count", C.c_uint32),
         ("not_alive_count", C.c_uint32),
@@ -130,6 +144,8 @@ class LivelinessChangedStatus(C.Structure):
 
 
 class LivelinessLostStatus(C.Structure):
+    """dds_liveliness_lost_status_t (dds_public_status.h)."""
+
     _fields_ = [("total_count", C.c_uint32), ("total_count_change", C.c_int32)]
 
 
@@ -137,27 +153,29 @@ def _load() -> C.CDLL:
     try:
         version = importlib.metadata.version("cyclonedds")
     except importlib.metadata.PackageNotFoundError:
-        raise ImportError(
-            f"cyclonedds is not installed: pip install cyclonedds=={CYCLONEDDS_VERSION}"
-        ) from None
+        msg = f"cyclonedds is not installed: pip install cyclonedds=={CYCLONEDDS_VERSION}"
+        raise ImportError(msg) from None
     if version != CYCLONEDDS_VERSION:
-        raise ImportError(
+        msg = (
             f"cyclonedds {version} is installed, but this package binds the memory layout of "
             f"{CYCLONEDDS_VERSION}: pip install cyclonedds=={CYCLONEDDS_VERSION}"
         )
+        raise ImportError(msg)
     if C.sizeof(C.c_void_p) != 8 or C.sizeof(SampleInfo) != 64 or C.sizeof(TopicDescriptor) != 96:
-        raise ImportError("the ctypes layout of cyclonedds holds on 64-bit platforms only")
+        msg = "the ctypes layout of cyclonedds holds on 64-bit platforms only"
+        raise ImportError(msg)
     spec = importlib.util.find_spec("cyclonedds")
-    assert spec is not None and spec.submodule_search_locations
-    package = Path(spec.submodule_search_locations[0])
+    places = spec.submodule_search_locations if spec else None
+    package = Path(places[0] if places else "")
     found = sorted(package.parent.glob("cyclonedds.libs/libddsc*")) + sorted(
         package.glob(".dylibs/libddsc*")
     )
     if not found:
-        raise ImportError(
+        msg = (
             f"no libddsc beside {package}: cyclonedds=={CYCLONEDDS_VERSION} must be installed "
             "from its binary wheel, not built from source"
         )
+        raise ImportError(msg)
     return C.CDLL(str(found[0]))
 
 
@@ -168,9 +186,8 @@ def _bind(name: str, result: object, *arguments: object) -> C._FuncPointer:
     try:
         function = getattr(_LIBRARY, name)
     except AttributeError:
-        raise ImportError(
-            f"libddsc has no {name}: reinstall cyclonedds=={CYCLONEDDS_VERSION}"
-        ) from None
+        msg = f"libddsc has no {name}: reinstall cyclonedds=={CYCLONEDDS_VERSION}"
+        raise ImportError(msg) from None
     function.restype = result
     function.argtypes = list(arguments)
     return function
@@ -330,7 +347,8 @@ def keep_freed_memory() -> None:
 def check(code: int, what: str) -> int:
     """Return `code` when it is a success; raise DdsError naming `what` when it is negative."""
     if code < 0:
-        raise DdsError(f"{what}: {strretcode(code).decode()} (DDS {code})")
+        msg = f"{what}: {strretcode(code).decode()} (DDS {code})"
+        raise DdsError(msg)
     return code
 
 
@@ -342,10 +360,11 @@ def _smoke_test() -> None:
     ok = qget_history(qos, C.byref(kind), C.byref(depth)) and depth.value == 7
     delete_qos(qos)
     if not ok or b"parameter" not in strretcode(RETCODE_BAD_PARAMETER).lower():
-        raise ImportError(
+        msg = (
             "libddsc does not behave as bound: reinstall "
             f"cyclonedds=={CYCLONEDDS_VERSION} from its wheel"
         )
+        raise ImportError(msg)
 
 
 _smoke_test()

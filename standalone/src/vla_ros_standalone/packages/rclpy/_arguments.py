@@ -90,9 +90,8 @@ def parse(args):
         elif word != "--ros-args" and not _parse_ros(result, word, words):
             unknown.append(word)
     if unknown:
-        raise UnknownROSArgsError(
-            f"Found unknown ROS arguments: {', '.join(repr(word) for word in unknown)}"
-        )
+        msg = f"Found unknown ROS arguments: {', '.join(repr(word) for word in unknown)}"
+        raise UnknownROSArgsError(msg)
     return result
 
 
@@ -145,7 +144,8 @@ def _parse_ros(result, word, words):
 def _value(option, words):
     value = next(words, None)
     if value is None:
-        raise RCLError(f"Couldn't parse arguments: {option} needs a value after it")
+        msg = f"Couldn't parse arguments: {option} needs a value after it"
+        raise RCLError(msg)
     return value
 
 
@@ -155,7 +155,8 @@ _NODE_PREFIX = re.compile(r"^([A-Za-z_][A-Za-z0-9_]*|/?\*{1,2}):(?!//|=)")
 def _parse_remap(text):
     match, separator, replacement = text.partition(":=")
     if not separator or not match or not replacement:
-        raise RCLError(f"Couldn't parse remap rule '-r {text}': expected [node:]from:=to")
+        msg = f"Couldn't parse remap rule '-r {text}': expected [node:]from:=to"
+        raise RCLError(msg)
     node, scheme = None, ""
     prefix = _NODE_PREFIX.match(match)
     if prefix:
@@ -177,25 +178,28 @@ def _parse_remap(text):
 def _parse_parameter(text):
     name, separator, value = text.partition(":=")
     if not separator or not name:
-        raise RCLError(f"Couldn't parse parameter rule '-p {text}': expected [node:]name:=value")
+        msg = f"Couldn't parse parameter rule '-p {text}': expected [node:]name:=value"
+        raise RCLError(msg)
     pattern = "/**"
     node, colon, rest = name.partition(":")
     if colon:
         pattern, name = (node if node.startswith("/") else "/**/" + node), rest
     try:
-        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506 - a SafeLoader with YAML 1.2 floats
+        parsed = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise RCLError(f"Couldn't parse parameter rule '-p {text}': {error}") from None
+        msg = f"Couldn't parse parameter rule '-p {text}': {error}"
+        raise RCLError(msg) from None
     return pattern, name, _checked(parsed, f"-p {text}", name)
 
 
 def _parse_log_level(result, text):
     logger, separator, level = text.rpartition(":=")
     if level.upper() not in ("UNSET", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"):
-        raise RCLError(
+        msg = (
             f"Couldn't parse '--log-level {text}': the level is one of debug, info, warn, error, "
             "fatal"
         )
+        raise RCLError(msg)
     if separator:
         result.log_levels[logger] = level
     else:
@@ -217,11 +221,13 @@ def load_parameter_file(path):
     """Return (node pattern, parameter name, value) for each entry of a ROS parameter file."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506
+        document = yaml.load(text, Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
-        raise RCLError(f"cannot read parameter file {path}: {error}") from None
+        msg = f"cannot read parameter file {path}: {error}"
+        raise RCLError(msg) from None
     except yaml.YAMLError as error:
-        raise RCLError(f"parameter file {path} is not YAML: {error}") from None
+        msg = f"parameter file {path} is not YAML: {error}"
+        raise RCLError(msg) from None
     found = []
     if document is not None:
         _walk_nodes(document, "", path, found)
@@ -230,20 +236,23 @@ def load_parameter_file(path):
 
 def _walk_nodes(mapping, prefix, path, found):
     if not isinstance(mapping, dict):
-        raise RCLError(
+        msg = (
             f"parameter file {path}: '{prefix or 'the top level'}' must be a mapping of node "
             "names to `ros__parameters:`"
         )
+        raise RCLError(msg)
     for key, value in mapping.items():
         name = f"{prefix}/{str(key).strip('/')}"
         if not isinstance(value, dict):
-            raise RCLError(f"parameter file {path}: '{key}' holds no `ros__parameters:`")
+            msg = f"parameter file {path}: '{key}' holds no `ros__parameters:`"
+            raise RCLError(msg)
         if "ros__parameters" not in value:
             _walk_nodes(value, name, path, found)
             continue
         section = value["ros__parameters"]
         if section is not None and not isinstance(section, dict):
-            raise RCLError(f"parameter file {path}: ros__parameters of '{key}' must be a mapping")
+            msg = f"parameter file {path}: ros__parameters of '{key}' must be a mapping"
+            raise RCLError(msg)
         for parameter, item in _flatten(section or {}, ""):
             found.append((name, parameter, _checked(item, f"parameter file {path}", parameter)))
 
@@ -262,13 +271,15 @@ def _checked(value, where, name):
     items = value if isinstance(value, list) else [value]
     kinds = {type(item) for item in items}
     if not kinds <= {bool, int, float, str} or len(kinds) > 1:
-        raise RCLError(
+        msg = (
             f"{where}: parameter '{name}' = {value!r}: must be a bool, integer, float or string, "
             "or a list of one of them (write 1.0, not 1, among floats)"
         )
+        raise RCLError(msg)
     for item in items:
         if type(item) is int and not -(2**63) <= item < 2**63:
-            raise RCLError(f"{where}: parameter '{name}' = {item}: does not fit 64 bits")
+            msg = f"{where}: parameter '{name}' = {item}: does not fit 64 bits"
+            raise RCLError(msg)
     return value
 
 

@@ -58,13 +58,16 @@ class NodeParameters:
         declared = []
         for entry in parameters:
             if not 1 <= len(entry) <= 3:
-                raise TypeError(f"Invalid parameter tuple {entry}: expecting length 1 to 3")
+                msg = f"Invalid parameter tuple {entry}: expecting length 1 to 3"
+                raise TypeError(msg)
             name, second, descriptor = (*entry, *(None, None)[len(entry) - 1 :])
             descriptor = ParameterDescriptor() if descriptor is None else descriptor
             if not isinstance(name, str):
-                raise TypeError(f"the name of a parameter must be a str, not {name!r}")
+                msg = f"the name of a parameter must be a str, not {name!r}"
+                raise TypeError(msg)
             if not isinstance(descriptor, ParameterDescriptor):
-                raise TypeError(f"parameter '{name}': {descriptor!r} is no ParameterDescriptor")
+                msg = f"parameter '{name}': {descriptor!r} is no ParameterDescriptor"
+                raise TypeError(msg)
             if len(entry) == 1:
                 warnings.warn(
                     f"declaring parameter '{name}' by its name only is deprecated: pass a value, "
@@ -90,11 +93,11 @@ class NodeParameters:
         if isinstance(second, Parameter.Type):
             value = None
             if second is Parameter.Type.NOT_SET:
-                raise ValueError(f"Cannot declare parameter '{name}' as statically typed NOT_SET")
+                msg = f"Cannot declare parameter '{name}' as statically typed NOT_SET"
+                raise ValueError(msg)
             if descriptor.dynamic_typing:
-                raise ValueError(
-                    f"parameter '{name}': a type and dynamic_typing exclude each other"
-                )
+                msg = f"parameter '{name}': a type and dynamic_typing exclude each other"
+                raise ValueError(msg)
             descriptor.type = second.value
         elif isinstance(second, ParameterValue):
             value = parameter_value_to_python(second)
@@ -142,7 +145,8 @@ class NodeParameters:
 
     def get_parameters(self, names):
         if not all(isinstance(name, str) for name in names):
-            raise TypeError("All names must be instances of type str")
+            msg = "All names must be instances of type str"
+            raise TypeError(msg)
         return [self.get_parameter(name) for name in names]
 
     def get_parameter_or(self, name, alternative_value=None):
@@ -177,7 +181,8 @@ class NodeParameters:
     def list_parameters(self, prefixes, depth):
         """Return names and prefixes; depth 0 is all, else the number of levels below a prefix."""
         if depth < 0:
-            raise ValueError("The depth must be greater than or equal to zero")
+            msg = "The depth must be greater than or equal to zero"
+            raise ValueError(msg)
 
         def shown(name):
             if not prefixes:
@@ -208,7 +213,8 @@ class NodeParameters:
 
     def __check_declared(self, parameter_list):
         if not all(isinstance(parameter, Parameter) for parameter in parameter_list):
-            raise TypeError(f"parameter must be instance of type '{Parameter!r}'")
+            msg = f"parameter must be instance of type '{Parameter!r}'"
+            raise TypeError(msg)
         unknown = [item.name for item in parameter_list if item.name not in self._parameters]
         if unknown and not self._allow_undeclared_parameters:
             raise ParameterNotDeclaredException(unknown)

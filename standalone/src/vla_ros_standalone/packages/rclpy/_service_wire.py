@@ -56,7 +56,8 @@ def unpack(payload, cls):
     """Return (client, sequence, message). Raise ValueError when malformed."""
     fields = _ENCAPSULATION_BYTES + _HEADER.size
     if len(payload) < fields:
-        raise ValueError(f"{len(payload)} bytes are too few for a service header")
+        msg = f"{len(payload)} bytes are too few for a service header"
+        raise ValueError(msg)
     header = _HEADER if payload[1] & 1 else _HEADER_BIG
     client, sequence = header.unpack_from(payload, _ENCAPSULATION_BYTES)
     body = bytes(payload[:_ENCAPSULATION_BYTES]) + bytes(payload[fields:])

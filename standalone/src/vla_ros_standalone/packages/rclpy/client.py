@@ -34,9 +34,11 @@ class Client(Waitable):
     def call_async(self, request):
         """Send a request and return the Future of its response."""
         if not isinstance(request, self.srv_type.Request):
-            raise TypeError(f"Expected {self.srv_type.Request}, got {type(request)}")
+            msg = f"Expected {self.srv_type.Request}, got {type(request)}"
+            raise TypeError(msg)
         if not self.context.ok():
-            raise RCLError("Failed to send request: client's context is invalid")
+            msg = "Failed to send request: client's context is invalid"
+            raise RCLError(msg)
         future = Future()
         with self._lock:
             self._sequence += 1
@@ -56,7 +58,8 @@ class Client(Waitable):
         future.add_done_callback(lambda _: done.set())
         if not done.wait(timeout_sec):
             self.remove_pending_request(future)
-            raise TimeoutError(f"no response from '{self.srv_name}' in {timeout_sec} s")
+            msg = f"no response from '{self.srv_name}' in {timeout_sec} s"
+            raise TimeoutError(msg)
         return future.result()
 
     def remove_pending_request(self, future):

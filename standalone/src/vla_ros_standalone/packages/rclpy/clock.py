@@ -32,11 +32,14 @@ class JumpThreshold:
 
     def __init__(self, *, min_forward, min_backward, on_clock_change=True):
         if min_forward is not None and min_forward.nanoseconds <= 0:
-            raise ValueError("min_forward must be a positive non-zero duration")
+            msg = "min_forward must be a positive non-zero duration"
+            raise ValueError(msg)
         if min_backward is not None and min_backward.nanoseconds >= 0:
-            raise ValueError("min_backward must be a negative non-zero duration")
+            msg = "min_backward must be a negative non-zero duration"
+            raise ValueError(msg)
         if min_forward is None and min_backward is None and not on_clock_change:
-            raise ValueError("at least one of the thresholds must be enabled")
+            msg = "at least one of the thresholds must be enabled"
+            raise ValueError(msg)
         self.min_forward = min_forward
         self.min_backward = min_backward
         self.on_clock_change = on_clock_change
@@ -63,7 +66,8 @@ class JumpHandle:
 
     def __init__(self, *, clock, threshold, pre_callback, post_callback):
         if pre_callback is None and post_callback is None:
-            raise ValueError("One of pre_callback or post_callback must be callable")
+            msg = "One of pre_callback or post_callback must be callable"
+            raise ValueError(msg)
         self._clock = clock
         self.threshold = threshold
         self.pre_callback = pre_callback
@@ -86,7 +90,8 @@ class Clock:
 
     def __new__(cls, *, clock_type=ClockType.SYSTEM_TIME):
         if not isinstance(clock_type, ClockType):
-            raise TypeError("Clock type must be a ClockType enum")
+            msg = "Clock type must be a ClockType enum"
+            raise TypeError(msg)
         kind = ROSClock if clock_type is ClockType.ROS_TIME else Clock
         self = super().__new__(kind)
         self._clock_type = clock_type
@@ -127,7 +132,8 @@ class Clock:
 
         context = get_default_context() if context is None else context
         if until.clock_type != self._clock_type:
-            raise ValueError("until's clock type does not match this clock's type")
+            msg = "until's clock type does not match this clock's type"
+            raise ValueError(msg)
         ended = threading.Event()
         context.on_shutdown(ended.set)
         while context.ok():
@@ -164,7 +170,8 @@ class ROSClock(Clock):
     def set_ros_time_override(self, time):
         """Set what the clock shows while simulated time is active."""
         if not isinstance(time, Time):
-            raise TypeError("Time must be specified as rclpy.time.Time")
+            msg = "Time must be specified as rclpy.time.Time"
+            raise TypeError(msg)
         self._pending_ns = time.nanoseconds
         if self.ros_time_is_active:
             delta = time.nanoseconds - self._override_ns

@@ -33,7 +33,8 @@ class Context:
         """
         with self._lock:
             if self._participant is not None:
-                raise RuntimeError("Context.init() must only be called once")
+                msg = "Context.init() must only be called once"
+                raise RuntimeError(msg)
             self._arguments = _arguments.parse(sys.argv if args is None else args)
             if initialize_logging:
                 self._configure_logging()
@@ -42,7 +43,8 @@ class Context:
                 self._participant = Participant(domain_id, user_data=enclave)
                 self._graph = Graph(self._participant)
             except (ValueError, DdsError) as error:
-                raise RCLError(f"failed to initialize ROS: {error}") from None
+                msg = f"failed to initialize ROS: {error}"
+                raise RCLError(msg) from None
             self._ok = True
             _living.add(self)
 
@@ -66,16 +68,19 @@ class Context:
 
     def get_domain_id(self):
         if self._participant is None:
-            raise RuntimeError("Context must be initialized before it can have a domain id")
+            msg = "Context must be initialized before it can have a domain id"
+            raise RuntimeError(msg)
         return self._participant.domain_id
 
     def shutdown(self):
         """Shut down; raise when that already happened (a signal may have done it)."""
         if self._participant is None:
-            raise RuntimeError("Context must be initialized before it can be shutdown")
+            msg = "Context must be initialized before it can be shutdown"
+            raise RuntimeError(msg)
         if not self._ok:
             self._leave()
-            raise RCLError("failed to shutdown: rcl_shutdown already called on the given context")
+            msg = "failed to shutdown: rcl_shutdown already called on the given context"
+            raise RCLError(msg)
         self.try_shutdown()
 
     def try_shutdown(self):
@@ -103,7 +108,8 @@ class Context:
     def on_shutdown(self, callback):
         """Call `callback()` at shutdown, or now if that is over."""
         if not callable(callback):
-            raise TypeError(f"callback should be a callable, got {type(callback)}")
+            msg = f"callback should be a callable, got {type(callback)}"
+            raise TypeError(msg)
         with self._lock:
             if self._ok:
                 is_method = ismethod(callback)

@@ -15,7 +15,8 @@ class Duration:
     def __init__(self, *, seconds=0, nanoseconds=0):
         total = int(seconds * S_TO_NS) + int(nanoseconds)
         if not -(2**63) <= total < 2**63:
-            raise OverflowError(f"total nanoseconds {total} do not fit 64 bits")
+            msg = f"total nanoseconds {total} do not fit 64 bits"
+            raise OverflowError(msg)
         self._nanoseconds = total
 
     @property
@@ -55,7 +56,8 @@ class Duration:
     @classmethod
     def from_msg(cls, msg):
         if not isinstance(msg, builtin_interfaces.msg.Duration):
-            raise TypeError("must pass a builtin_interfaces.msg.Duration object")
+            msg_0 = "must pass a builtin_interfaces.msg.Duration object"
+            raise TypeError(msg_0)
         return cls(seconds=msg.sec, nanoseconds=msg.nanosec)
 
 

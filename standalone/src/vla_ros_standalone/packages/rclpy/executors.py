@@ -82,7 +82,8 @@ class Executor:
     def __init__(self, *, context=None):
         self._context = get_default_context() if context is None else context
         if not self._context.ok():
-            raise NotInitializedException("cannot create an executor")
+            msg = "cannot create an executor"
+            raise NotInitializedException(msg)
         self._nodes = set()
         self._nodes_lock = threading.RLock()
         self._tasks = []

@@ -4,7 +4,7 @@
 class GuardCondition:
     """Has its callback run once after each `trigger`; made by `Node.create_guard_condition`."""
 
-    def __init__(self, callback, callback_group, context=None):  # noqa: ARG002 - rclpy's signature
+    def __init__(self, callback, callback_group, context=None):
         self.callback = callback
         self.callback_group = callback_group
         self._executor_event = False

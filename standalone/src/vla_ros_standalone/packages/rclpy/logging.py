@@ -18,11 +18,12 @@ _root_logger = RcutilsLogger()
 
 def get_logger(name):
     if not name:
-        raise ValueError("Logger name must not be empty.")
+        msg = "Logger name must not be empty."
+        raise ValueError(msg)
     return _root_logger.get_child(name)
 
 
-def set_logger_level(name, level, detailed_error=False):  # noqa: ARG001 - rclpy's signature
+def set_logger_level(name, level, detailed_error=False):
     rcutils_logger.set_level(name, level)
 
 
@@ -38,4 +39,5 @@ def get_logging_severity_from_string(log_severity):
     try:
         return LoggingSeverity[log_severity.upper()]
     except KeyError:
-        raise RuntimeError(f"unknown logging severity: {log_severity!r}") from None
+        msg = f"unknown logging severity: {log_severity!r}"
+        raise RuntimeError(msg) from None

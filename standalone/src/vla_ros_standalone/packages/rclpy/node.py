@@ -56,12 +56,13 @@ class Node(NodeParameters):
         parameter_overrides=None,
         allow_undeclared_parameters=False,
         automatically_declare_parameters_from_overrides=False,
-        enable_logger_service=False,  # noqa: ARG002 - no logger services here
+        enable_logger_service=False,
     ):
         """Create a node; raise NotInitializedException before init, or name what is wrong."""
         self._context = get_default_context() if context is None else context
         if not self._context.ok():
-            raise NotInitializedException("cannot create node")
+            msg = "cannot create node"
+            raise NotInitializedException(msg)
         self._publishers, self._subscriptions, self._clients, self._services = [], [], [], []
         self._timers, self._guards, self.__event_handlers = [], [], []
         self._default_callback_group = MutuallyExclusiveCallbackGroup()
@@ -371,11 +372,11 @@ class Node(NodeParameters):
     def create_rate(self, frequency, clock=None):
         """Create a Rate of `frequency` Hz; another thread must spin the node."""
         if frequency <= 0:
-            raise ValueError("frequency must be > 0")
-        timer = self.create_timer(
-            1.0 / frequency, lambda: rate._on_timer(), self._rate_group, clock
-        )
-        rate = Rate(timer, context=self._context)
+            msg = "frequency must be > 0"
+            raise ValueError(msg)
+        rate = Rate(context=self._context)
+        period = 1.0 / frequency
+        rate._timer = self.create_timer(period, rate._on_timer, self._rate_group, clock)
         return rate
 
     def __group(self, callback_group):
@@ -511,9 +512,8 @@ class Node(NodeParameters):
             namespace, name, readers=readers, demangle=demangle
         )
         if found is None:
-            raise NodeNameNonExistentError(
-                f"cannot get names and types: the graph knows no node '{name}' in '{namespace}'"
-            )
+            msg = f"cannot get names and types: the graph knows no node '{name}' in '{namespace}'"
+            raise NodeNameNonExistentError(msg)
         return found
 
     def count_publishers(self, topic_name):
@@ -578,11 +578,11 @@ def _qos(qos_or_depth):
         return qos_or_depth
     if isinstance(qos_or_depth, int) and not isinstance(qos_or_depth, bool):
         return QoSProfile(depth=qos_or_depth)
-    raise TypeError(f"Expected QoSProfile or int, but received {type(qos_or_depth)!r}")
+    msg = f"Expected QoSProfile or int, but received {type(qos_or_depth)!r}"
+    raise TypeError(msg)
 
 
 def _refuse_qos_overrides(options):
     if options is not None:
-        raise NotImplementedError(
-            "qos_overriding_options: without ROS 2, QoS cannot be overridden by parameters"
-        )
+        msg = "qos_overriding_options: without ROS 2, QoS cannot be overridden by parameters"
+        raise NotImplementedError(msg)

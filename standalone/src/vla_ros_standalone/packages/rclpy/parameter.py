@@ -45,9 +45,8 @@ class Parameter:
             for kind in _INFERENCE_ORDER:
                 if cls(kind).check(parameter_value):
                     return cls(kind)
-            raise TypeError(
-                f"The given value is not one of the allowed types '{parameter_value!r}'."
-            )
+            msg = f"The given value is not one of the allowed types '{parameter_value!r}'."
+            raise TypeError(msg)
 
         def check(self, parameter_value):
             """Whether a Python value is of this type."""
@@ -81,9 +80,11 @@ class Parameter:
         if type_ is None:
             type_ = Parameter.Type.from_parameter_value(value)
         if not isinstance(type_, Parameter.Type):
-            raise TypeError(f"type must be an instance of '{Parameter.Type!r}'")
+            msg = f"type must be an instance of '{Parameter.Type!r}'"
+            raise TypeError(msg)
         if not type_.check(value):
-            raise ValueError(f"Type '{type_}' and value '{value}' do not agree")
+            msg = f"Type '{type_}' and value '{value}' do not agree"
+            raise ValueError(msg)
         self._type_ = type_
         self._name = name
         self._value = value
@@ -135,7 +136,8 @@ def parameter_value_to_python(parameter_value):
     if parameter_value.type == ParameterType.PARAMETER_NOT_SET:
         return None
     if parameter_value.type not in _FIELDS:
-        raise RuntimeError(f"unexpected parameter type {parameter_value.type}")
+        msg = f"unexpected parameter type {parameter_value.type}"
+        raise RuntimeError(msg)
     value = getattr(parameter_value, _FIELDS[parameter_value.type])
     return value if isinstance(value, (bool, int, float, str)) else list(value)
 

@@ -8,6 +8,8 @@ from rclpy.type_support import prepare
 from vla_ros_standalone import messages
 from vla_ros_standalone.dds import DdsError
 
+_FOREVER = Duration(seconds=-1)
+
 
 class Publisher:
     """Publishes messages of one type on one topic; made by `Node.create_publisher`."""
@@ -37,16 +39,20 @@ class Publisher:
         elif isinstance(msg, bytes):
             payload = msg
         else:
-            raise TypeError(f"Expected {self.msg_type}, got {type(msg)}")
+            msg_0 = f"Expected {self.msg_type}, got {type(msg)}"
+            raise TypeError(msg_0)
         if self._destroyed:
-            raise InvalidHandle("cannot use Destroyable because destruction was requested")
+            msg_0 = "cannot use Destroyable because destruction was requested"
+            raise InvalidHandle(msg_0)
         context = self._node.context
         if context.handle.closed or not (context.ok() or in_callback()):
-            raise RCLError("Failed to publish: publisher's context is invalid")
+            msg_0 = "Failed to publish: publisher's context is invalid"
+            raise RCLError(msg_0)
         try:
             sent = self.handle.write(payload)
         except DdsError as error:
-            raise RCLError(f"Failed to publish: {error}") from None
+            msg_0 = f"Failed to publish: {error}"
+            raise RCLError(msg_0) from None
         if not sent:
             self._node.get_logger().warning(
                 f"dropped a message on '{self.topic}': a reliable subscription does not keep up",
@@ -69,7 +75,7 @@ class Publisher:
         """Say that this publisher is alive, for manual liveliness."""
         self.handle.assert_liveliness()
 
-    def wait_for_all_acked(self, timeout=Duration(seconds=-1)):  # noqa: B008 - immutable
+    def wait_for_all_acked(self, timeout=_FOREVER):
         """Wait for the acknowledgement of all reliable subscriptions; return whether it came."""
         nanoseconds = timeout.nanoseconds
         return self.handle.wait_for_acks(2**63 - 1 if nanoseconds < 0 else nanoseconds)

@@ -106,11 +106,13 @@ class QoSProfile:
         assert not unknown, f"Invalid arguments passed to constructor: {unknown}"
         if "history" not in kwargs:
             if "depth" not in kwargs:
-                raise InvalidQoSProfileException("History and/or depth settings are required.")
+                msg = "History and/or depth settings are required."
+                raise InvalidQoSProfileException(msg)
             kwargs["history"] = HistoryPolicy.KEEP_LAST
         self.history = kwargs["history"]
         if self.history == HistoryPolicy.KEEP_LAST and "depth" not in kwargs:
-            raise InvalidQoSProfileException("History set to KEEP_LAST without a depth setting.")
+            msg = "History set to KEEP_LAST without a depth setting."
+            raise InvalidQoSProfileException(msg)
         self.depth = kwargs.get("depth", _DEFAULT_DEPTH)
         self.reliability = kwargs.get("reliability", ReliabilityPolicy.RELIABLE)
         self.durability = kwargs.get("durability", DurabilityPolicy.VOLATILE)
@@ -136,7 +138,8 @@ class QoSProfile:
     def depth(self, value):
         assert isinstance(value, int)
         if value < 0:
-            raise ValueError("history depth must be greater than or equal to zero")
+            msg = "history depth must be greater than or equal to zero"
+            raise ValueError(msg)
         self._depth = value
 
     @property

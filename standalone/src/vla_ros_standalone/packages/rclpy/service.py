@@ -54,10 +54,11 @@ class Service(Waitable):
     def send_response(self, response, header):
         """Send the response to the request with `header`."""
         if not isinstance(response, self.srv_type.Response):
-            raise TypeError(
+            msg = (
                 f"the callback of service '{self.srv_name}' must return its response "
                 f"({self.srv_type.Response.__name__}), not {type(response).__name__}"
             )
+            raise TypeError(msg)
         client, sequence, request_handle = header
         participant = self._node.context.handle
         deadline = time.monotonic() + _CLIENT_DISCOVERY_S

@@ -11,12 +11,12 @@ import socket
 import threading
 import time
 import weakref
+from typing import ClassVar
 
 from rclpy.context import living_contexts
 
-
-# Ctrl-C in a terminal goes to each process of the group, and `ros2 launch` sends one more to each of
-# its processes. The copy must not interrupt what the first one made the program do: its clean end.
+# Ctrl-C in a terminal goes to each process of the group, and `ros2 launch` sends one more to each
+# of its processes. The copy must not interrupt what the first made the program do: its clean end.
 _SAME_CTRL_C_S = 1.0
 
 
@@ -31,7 +31,7 @@ class SignalHandlerOptions(enum.IntFlag):
 
 class _Installed:
     options = SignalHandlerOptions.NO
-    previous = {}
+    previous: ClassVar = {}
     reader = None
     writer = None
     previous_fd = -1

@@ -56,10 +56,11 @@ class Subscription(Waitable):
                 continue
             self._callback, self._callback_type = value, kind
             return
-        raise RuntimeError(
+        msg = (
             "Subscription.__init__(): callback should be either be callable with one argument "
             "(to get only the message) or two (to get message and message info)"
         )
+        raise RuntimeError(msg)
 
     def _take(self):
         samples = self.handle.take(1)

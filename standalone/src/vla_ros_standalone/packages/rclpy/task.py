@@ -99,7 +99,7 @@ class Future:
                 continue
             try:
                 callback(self)
-            except Exception as error:  # noqa: BLE001 - the others still have to be called
+            except Exception as error:
                 warnings.warn(f"Unhandled exception in done callback: {error}", stacklevel=2)
 
 
@@ -167,7 +167,7 @@ class Task(Future):
         except StopIteration as stop:
             self._finish()
             self.set_result(stop.value)
-        except Exception as error:  # noqa: BLE001 - handed to whoever asks for the result
+        except Exception as error:
             self._finish()
             self.set_exception(error)
         else:
@@ -179,7 +179,7 @@ class Task(Future):
     def _run(self):
         try:
             result = self._handler(*self._args, **self._kwargs)
-        except Exception as error:  # noqa: BLE001 - handed to whoever asks for the result
+        except Exception as error:
             self._finish()
             self.set_exception(error)
         else:

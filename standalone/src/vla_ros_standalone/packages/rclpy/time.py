@@ -14,14 +14,18 @@ class Time:
 
     def __init__(self, *, seconds=0, nanoseconds=0, clock_type=ClockType.SYSTEM_TIME):
         if not isinstance(clock_type, ClockType):
-            raise TypeError("Clock type must be a ClockType enum")
+            msg = "Clock type must be a ClockType enum"
+            raise TypeError(msg)
         if seconds < 0:
-            raise ValueError("Seconds value must not be negative")
+            msg = "Seconds value must not be negative"
+            raise ValueError(msg)
         if nanoseconds < 0:
-            raise ValueError("Nanoseconds value must not be negative")
+            msg = "Nanoseconds value must not be negative"
+            raise ValueError(msg)
         total = int(seconds * S_TO_NS) + int(nanoseconds)
         if total >= 2**63:
-            raise OverflowError(f"total nanoseconds {total} do not fit 64 bits")
+            msg = f"total nanoseconds {total} do not fit 64 bits"
+            raise OverflowError(msg)
         self._nanoseconds = total
         self._clock_type = clock_type
 
@@ -61,12 +65,14 @@ class Time:
     def _moved(self, nanoseconds):
         total = self._nanoseconds + nanoseconds
         if total < 0:
-            raise ValueError("the result would be a negative time")
+            msg = "the result would be a negative time"
+            raise ValueError(msg)
         return Time(nanoseconds=total, clock_type=self._clock_type)
 
     def _same_clock(self, other, verb):
         if self._clock_type != other._clock_type:
-            raise TypeError(f"Can't {verb} times with different clock types")
+            msg = f"Can't {verb} times with different clock types"
+            raise TypeError(msg)
 
     def __eq__(self, other):
         if isinstance(other, Time):
@@ -105,5 +111,6 @@ class Time:
     @classmethod
     def from_msg(cls, msg, clock_type=ClockType.ROS_TIME):
         if not isinstance(msg, builtin_interfaces.msg.Time):
-            raise TypeError("Must pass a builtin_interfaces.msg.Time object")
+            msg_0 = "Must pass a builtin_interfaces.msg.Time object"
+            raise TypeError(msg_0)
         return cls(seconds=msg.sec, nanoseconds=msg.nanosec, clock_type=clock_type)

@@ -32,7 +32,8 @@ class TimeSource:
     def attach_clock(self, clock):
         """Drive a ROSClock from now on."""
         if not isinstance(clock, ROSClock):
-            raise ValueError("Only clocks with type ROS_TIME can be attached.")
+            msg = "Only clocks with type ROS_TIME can be attached."
+            raise ValueError(msg)  # noqa: TRY004 - as rclpy does
         clock.set_ros_time_override(self._last)
         clock._set_ros_time_is_active(self.ros_time_is_active)
         self._clocks.append(clock)

@@ -17,7 +17,8 @@ class Timer:
 
     def __init__(self, callback, callback_group, timer_period_ns, clock, *, autostart=True):
         if timer_period_ns < 0:
-            raise ValueError(f"timer period {timer_period_ns} ns is negative")
+            msg = f"timer period {timer_period_ns} ns is negative"
+            raise ValueError(msg)
         self.callback = callback
         self.callback_group = callback_group
         self._clock = clock
@@ -93,7 +94,8 @@ class Timer:
     def reset(self):
         """Start the period anew."""
         if self._destroyed:
-            raise InvalidHandle("the timer is destroyed")
+            msg = "the timer is destroyed"
+            raise InvalidHandle(msg)
         with self._lock:
             self._canceled = False
             self._restart()
@@ -118,8 +120,8 @@ class Timer:
 class Rate:
     """Sleeps to the end of each period; made by `Node.create_rate`. Another thread must spin."""
 
-    def __init__(self, timer, *, context):
-        self._timer = timer
+    def __init__(self, *, context):
+        self._timer = None
         self._context = context
         self._tick = threading.Event()
         self._destroyed = False
@@ -131,7 +133,8 @@ class Rate:
     def sleep(self):
         """Sleep until the next tick. Raise ROSInterruptException on shutdown."""
         if self._destroyed:
-            raise RuntimeError("Rate cannot sleep because it has been destroyed")
+            msg = "Rate cannot sleep because it has been destroyed"
+            raise RuntimeError(msg)
         self._tick.wait()
         self._tick.clear()
         if not self._context.ok() or self._destroyed:

@@ -11,7 +11,8 @@ def check_is_valid_msg_type(msg_type):
     try:
         messages.type_name(msg_type)
     except (AttributeError, TypeError, ValueError, KeyError):
-        raise NoTypeSupportImportedException(f"{msg_type!r} is not a message class") from None
+        msg = f"{msg_type!r} is not a message class"
+        raise NoTypeSupportImportedException(msg) from None
 
 
 @cache
@@ -28,5 +29,6 @@ def check_is_valid_srv_type(srv_type):
     """Raise NoTypeSupportImportedException unless `srv_type` is a service class."""
     for part in ("Request", "Response"):
         if not hasattr(srv_type, part):
-            raise NoTypeSupportImportedException(f"{srv_type!r} is not a service class")
+            msg = f"{srv_type!r} is not a service class"
+            raise NoTypeSupportImportedException(msg)
         check_is_valid_msg_type(getattr(srv_type, part))

@@ -65,7 +65,8 @@ class RcutilsLogger:
 
     def get_child(self, name):
         if not name:
-            raise ValueError("Child logger name must not be empty.")
+            msg = "Child logger name must not be empty."
+            raise ValueError(msg)
         return RcutilsLogger(f"{self.name}.{name}" if self.name else name)
 
     def set_level(self, level):
@@ -122,7 +123,8 @@ class RcutilsLogger:
         once = kwargs.pop("once", False)
         skip_first = kwargs.pop("skip_first", False)
         if kwargs:
-            raise TypeError(f"unknown logging argument(s): {', '.join(kwargs)}")
+            msg = f"unknown logging argument(s): {', '.join(kwargs)}"
+            raise TypeError(msg)
         line = (frame.f_code, frame.f_lineno)
         state = self._filters.setdefault(line, {"calls": 0, "logged": 0, "last_ns": None})
         state["calls"] += 1
