@@ -180,7 +180,9 @@ def test_it_moves_as_the_model_says_at_its_rate(acting):
     stamps = [stamp_s(c.header.stamp) for c in commands]
     assert np.median(np.diff(stamps)) == pytest.approx(PERIOD, abs=0.002)
     # The tiny model's action i moves i + 1 mm along x and the word's number along y, each period.
-    values = np.array([twist(c) for c in commands])
+    # On a machine with too much to do a frame may come too late, and the arm rests for a moment.
+    values = np.array([twist(c) for c in commands if twist(c).any()])
+    assert len(values) >= 0.8 * len(commands)
     np.testing.assert_allclose(values[:, 1], WORDS.index("red") * 0.001 * 30, rtol=1e-5)
     assert (values[:, 0] > 0.029).all()
     assert (values[:, 0] < 16 * 0.03).all()
