@@ -1,7 +1,7 @@
 """Build as an ament_python package (colcon) or with pip.
 
-All metadata is here rather than in pyproject.toml: the setuptools of Ubuntu 22.04 (ROS 2 Humble) reads
-none from there.
+All metadata is here rather than in pyproject.toml: the setuptools of Ubuntu 22.04 (ROS 2 Humble)
+reads none from there.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ def tree(folder: str) -> list[tuple[str, list[str]]]:
 setup(
     name=NAME,
     version="0.1.0",
-    description="Put a learned Vision-Language-Action policy on a robot arm, behind a safety filter",
+    description="Put a learned Vision-Language-Action policy on a robot arm, behind a filter",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -49,7 +49,8 @@ setup(
     install_requires=[
         "numpy>=1.24,<3",
         "onnxruntime>=1.17",
-        "opencv-python-headless>=4.5",
+        # OpenCV 5 renumbered its types, which breaks the cv_bridge of Humble and Jazzy.
+        "opencv-python-headless>=4.5,<5",
         "pydantic>=2.5",
         "PyYAML>=5.4",
         "tokenizers>=0.15",

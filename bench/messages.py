@@ -1,7 +1,7 @@
 """One process of the two that bench/run.py times messages between: messages.py ROLE COUNT.
 
-`image` sends pictures and times their return from `echo`; `twist` sends a thousand commands a second
-to `sink`, which times their arrival. The timing role prints its times as a JSON list.
+`image` sends pictures and times their return from `echo`; `twist` sends a thousand commands a
+second to `sink`, which times their arrival. The timing role prints its times as a JSON list.
 """
 
 import array

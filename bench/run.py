@@ -16,6 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
+from vla_ros.kinematics import SerialChain
+from vla_ros.observation.image import decode_raw, fit_image
+from vla_ros.observation.observation import Observation
+from vla_ros.paths import share
+from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.policy import Policy
+from vla_ros.robot import RobotConfig
+from vla_ros.safety.filter import SafetyFilter
+from vla_ros.sim.panda import HOME, PandaSim, urdf
+from vla_ros.types import Command, JointSample
+
 HERE = Path(__file__).parent
 DOMAIN = "98"
 IMAGE_TRIPS, TWISTS = 500, 3000
@@ -108,7 +119,9 @@ def two_processes(source: str, target: str) -> dict[str, float]:
     count = str(IMAGE_TRIPS if source == "image" else TWISTS)
     with (
         subprocess.Popen([*command, target, count], env=environment, stdout=subprocess.PIPE) as far,
-        subprocess.Popen([*command, source, count], env=environment, stdout=subprocess.PIPE) as near,
+        subprocess.Popen(
+            [*command, source, count], env=environment, stdout=subprocess.PIPE
+        ) as near,
     ):
         near_out, _ = near.communicate(timeout=60)
         far_out, _ = far.communicate(timeout=60)
@@ -117,13 +130,6 @@ def two_processes(source: str, target: str) -> dict[str, float]:
 
 def filter_step() -> dict[str, float]:
     """Time SafetyFilter.step on the Panda, along a random walk of commands."""
-    from vla_ros.kinematics import SerialChain
-    from vla_ros.paths import share
-    from vla_ros.robot import RobotConfig
-    from vla_ros.safety.filter import SafetyFilter
-    from vla_ros.sim.panda import HOME, urdf
-    from vla_ros.types import Command, JointSample
-
     robot = RobotConfig.load(share() / "config" / "robots" / "panda.yaml")
     chain = SerialChain.from_urdf(urdf(), robot.base_frame, robot.tcp_frame, robot.joints)
     safety = SafetyFilter(robot, chain, 100.0)
@@ -143,38 +149,38 @@ def filter_step() -> dict[str, float]:
 
 def model() -> dict[str, float]:
     """Time one inference of the shipped bundle on one thread, pre- and postprocessing included."""
-    from vla_ros.learn.evaluate import example_observation
-    from vla_ros.paths import share
-    from vla_ros.policy.bundle import Bundle
-    from vla_ros.policy.policy import Policy
-
     bundle = Bundle.load(share() / "bundles" / "panda_pick")
     policy = Policy(bundle, threads=1)
-    observation = example_observation(bundle)
+    with PandaSim() as sim:
+        position, rotation = sim.tcp_pose()
+        observation = Observation(
+            stamp_ns=0,
+            images={
+                c.name: fit_image(sim.render(c.name), c.image) for c in bundle.manifest.cameras
+            },
+            joints=sim.joint_sample(0),
+            joint_names=sim.joint_names,
+            tcp_position=position,
+            tcp_rotation=rotation,
+            instruction="pick up the red cube",
+        )
     return repeat(lambda: policy.infer(observation), 300, 1e6)
 
 
 def decode_and_fit() -> dict[str, float]:
     """Time what camera_node does to a 640x480 bgr8 picture for the front camera."""
-    from vla_ros.observation.image import decode_raw, fit_image
-    from vla_ros.paths import share
-    from vla_ros.policy.bundle import Bundle
+    spec = Bundle.load(share() / "bundles" / "panda_pick").camera("front").image
+    data = np.random.default_rng(0).integers(0, 255, 640 * 480 * 3, np.uint8).tobytes()
 
-    spec = next(
-        c for c in Bundle.load(share() / "bundles" / "panda_pick").cameras if c.name == "front"
-    )
-    data = np.random.default_rng(0).integers(0, 255, 640 * 480 * 3, np.uint8)
-    return repeat(
-        lambda: fit_image(decode_raw(data, 480, 640, "bgr8", 1920, is_bigendian=False), spec),
-        500,
-        1e3,
-    )
+    def take() -> None:
+        image = decode_raw(data, height=480, width=640, encoding="bgr8", step=1920)
+        fit_image(image, spec)
+
+    return repeat(take, 500, 1e3)
 
 
 def render() -> dict[str, float]:
     """Time one picture of the simulated front camera."""
-    from vla_ros.sim.panda import PandaSim
-
     with PandaSim() as sim:
         return repeat(lambda: sim.render("front"), 200, 1e6)
 

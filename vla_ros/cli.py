@@ -7,7 +7,10 @@ from importlib import import_module
 
 COMMANDS = {
     "demo": ("vla_ros.demo", "run the whole loop in simulation, and record it"),
-    "eval": ("vla_ros.learn.evaluate", "measure a policy over many episodes, faster than real time"),
+    "eval": (
+        "vla_ros.learn.evaluate",
+        "measure a policy over many episodes, faster than real time",
+    ),
     "judge": ("vla_ros.replay.judge", "count the violations and latencies in a recorded bag"),
 }
 LEARN_COMMANDS = {
@@ -52,3 +55,7 @@ def _add(
             module = import_module(module_name)
             module.add_arguments(parser)
             parser.set_defaults(run=module.run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

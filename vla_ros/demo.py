@@ -1,7 +1,6 @@
-"""`vla_ros demo`: the launched nodes, one instruction, a live status line, and a folder that tells all."""
+"""`vla_ros demo`: the launched nodes, one instruction, a status line, and a folder of results."""
 
 import argparse
-import ctypes
 import json
 import os
 import shutil
@@ -17,6 +16,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from vla_ros.paths import share
+from vla_ros.policy.bundle import Bundle
+from vla_ros.robot import RobotConfig
 from vla_ros.sim.mujoco_gl import APT_LINE, RenderError, check_rendering
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ START_TIMEOUT_S = 30.0
 EPILOGUE_S = 0.6
 # Domain ids whose ports do not overlap the ephemeral ports of Linux (ROS 2's documentation).
 MAX_DOMAIN = 101
-PR_SET_PDEATHSIG = 1
+# Has the kernel interrupt (PR_SET_PDEATHSIG, 1) the program that it becomes if the demo is killed.
+DIE_WITH_PARENT = (
+    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGINT); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 class DemoError(RuntimeError):
@@ -57,7 +62,9 @@ class Outcome:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--instruction", default="pick up the red cube", help="what to do, in words")
+    parser.add_argument(
+        "--instruction", default="pick up the red cube", help="what to do, in words"
+    )
     parser.add_argument("--seed", type=int, default=0, help="where the cubes lie")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds to give up after")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run folders")
@@ -70,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo; return 0 if the task was done, 1 if not, 130 if interrupted."""
     began = time.monotonic()
     if not args.instruction.strip():
-        msg = "the instruction is empty: say what to pick, as in --instruction 'pick up the red cube'"
+        msg = (
+            "the instruction is empty: say what to pick, as in --instruction 'pick up the red cube'"
+        )
         raise DemoError(msg)
     if not 0 <= args.seed < 2**31:
         msg = f"--seed is {args.seed}: it must lie between 0 and {2**31 - 1}"
@@ -78,6 +87,9 @@ def run(args: argparse.Namespace) -> int:
     _ensure_rendering()
     robot = args.robot or share() / "config" / "robots" / "panda.yaml"
     bundle = args.bundle or share() / "bundles" / "panda_pick"
+    # Both are loaded again by the nodes; here a mistake ends the command before anything starts.
+    RobotConfig.load(robot)
+    Bundle.load(bundle)
     folder = _make_folder(args.runs)
     # The middleware reads these when it is first imported, here and in the launched nodes.
     os.environ["ROS_DOMAIN_ID"] = str(_choose_domain())
@@ -91,6 +103,9 @@ def run(args: argparse.Namespace) -> int:
     # From here on nothing moves: an interrupt ends the reporting, and the bag is whole.
     print("reading the bag ...")
     summary = _summarise(args, folder, robot, outcome)
+    if not outcome.nodes and outcome.reason != "interrupted":
+        msg = f"not started: {outcome.reason} (see {folder}/log/launch.log)"
+        raise DemoError(msg)
     if not args.no_video and outcome.reason != "interrupted":
         _draw(folder)
     _report(folder, summary)
@@ -116,7 +131,8 @@ def _run_nodes(
                 f"ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']} already has {', '.join(others)}: "
                 "end those nodes, or choose another ROS_DOMAIN_ID"
             )
-            raise DemoError(msg)
+            outcome.reason = msg
+            return outcome
         launch = _launch(folder, robot, bundle, args.seed)
         _watch(session, launch, folder, args, outcome, began)
     except KeyboardInterrupt:
@@ -185,26 +201,20 @@ def _show(line: str) -> None:
 
 
 def _launch(folder: Path, robot: Path, bundle: Path, seed: int) -> "subprocess.Popen[bytes]":
-    """Start the launch file with `ros2 launch`, or where there is no ROS 2 with our runner of it."""
+    """Start the launch file with `ros2 launch`, or without ROS 2 by `standalone`."""
     file = str(share() / "launch" / "sim.launch.xml")
     ros2 = shutil.which("ros2") if "AMENT_PREFIX_PATH" in os.environ else None
     runner = [ros2, "launch"] if ros2 else [sys.executable, "-m", "vla_ros_standalone.launch"]
     arguments = [f"robot:={robot.resolve()}", f"bundle:={bundle.resolve()}", f"seed:={seed}"]
     with (folder / "log" / "launch.log").open("wb") as log:
         return subprocess.Popen(  # noqa: S603 - arguments of our own, no shell
-            [*runner, file, *arguments],
+            [sys.executable, "-c", DIE_WITH_PARENT, *runner, file, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # Its own session: a terminal's Ctrl-C reaches this process alone, which ends the launch.
+            # Its own session: a terminal's Ctrl-C reaches this process alone, which ends it.
             start_new_session=True,
-            preexec_fn=_interrupt_with_parent,
         )
-
-
-def _interrupt_with_parent() -> None:
-    """Have the kernel interrupt this child if the demo itself is killed: no node outlives it."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _end(launch: "subprocess.Popen[bytes]") -> None:
@@ -218,7 +228,7 @@ def _end(launch: "subprocess.Popen[bytes]") -> None:
 
 
 def _check_alive(launch: "subprocess.Popen[bytes]", folder: Path) -> None:
-    """Raise DemoError, with what the node said last, if the launch or one of its nodes has ended."""
+    """Raise DemoError, with what the node said, if the launch or one of its nodes has ended."""
     if launch.poll() is not None:
         msg = f"the launch ended with exit code {launch.returncode}, see {folder}/log/launch.log"
         raise DemoError(msg)
@@ -325,11 +335,12 @@ def _report(folder: Path, summary: dict[str, object]) -> None:
     ):
         print(f"  {key:<26}{_plain(summary.get(key))}")
     print(f"  {folder}/summary.json, video.mp4, bag/, log/")
-    if not summary["success"] and (folder / "log" / "launch.log").exists():
-        lines = (folder / "log" / "launch.log").read_text(errors="replace").splitlines()
-        told = [line for line in lines if "ERROR" in line or "FATAL" in line] or lines[-5:]
-        print(f"the last lines of {folder}/log/launch.log that matter:", file=sys.stderr)
-        print("\n".join(f"  {line}" for line in told[-8:]), file=sys.stderr)
+    if not summary["success"]:
+        log = folder / "log" / "launch.log"
+        lines = [line for line in log.read_text(errors="replace").splitlines() if "_node" in line]
+        told = [line for line in lines if any(level in line for level in ("[WARN]", "[ERROR]"))]
+        print(f"the last warnings in {log}:", file=sys.stderr)
+        print("\n".join(f"  {line}" for line in told[-5:]), file=sys.stderr)
 
 
 def _plain(value: object) -> str:

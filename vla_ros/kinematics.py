@@ -1,12 +1,15 @@
 """Forward kinematics of the serial chain between two links of a URDF."""
 
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vla_ros.types import Array
+
+# Below this angle in rad, a rotation is the identity to double precision.
+_NO_ANGLE = 1e-12
 
 
 class KinematicsError(ValueError):
@@ -52,8 +55,8 @@ class SerialChain:
 
         """
         try:
-            root = ElementTree.fromstring(urdf)
-        except ElementTree.ParseError as err:
+            root = ET.fromstring(urdf)  # noqa: S314 - expat limits entities
+        except ET.ParseError as err:
             msg = f"robot_description is not a URDF: {err}"
             raise KinematicsError(msg) from err
         parents = {_link(node, "child"): node for node in root.findall("joint")}
@@ -89,8 +92,8 @@ class SerialChain:
             positions: Joint angles in rad (slides in m), shape (n,).
 
         """
-        rotation = np.eye(3)
-        translation = np.zeros(3)
+        rotation: Array = np.eye(3)
+        translation: Array = np.zeros(3)
         for segment in self._segments:
             translation = translation + rotation @ segment.translation
             rotation = rotation @ segment.rotation
@@ -108,8 +111,8 @@ class SerialChain:
 
         Rows 0 to 2 give the linear velocity of the tip's origin, rows 3 to 5 the angular velocity.
         """
-        rotation = np.eye(3)
-        translation = np.zeros(3)
+        rotation: Array = np.eye(3)
+        translation: Array = np.zeros(3)
         axes = np.zeros((3, len(self.joints)))
         origins = np.zeros((3, len(self.joints)))
         slides = np.zeros(len(self.joints), bool)
@@ -150,7 +153,7 @@ def rotation_from_axis_angle(axis: Array, angle: float) -> Array:
 def rotation_from_rotvec(rotvec: Array) -> Array:
     """Return the rotation matrix (3, 3) of the rotation vector (3,), in rad."""
     angle = float(np.linalg.norm(rotvec))
-    if angle < 1e-12:
+    if angle < _NO_ANGLE:
         return np.eye(3)
     return rotation_from_axis_angle(rotvec / angle, angle)
 
@@ -160,9 +163,9 @@ def rotvec_from_rotation(rotation: Array) -> Array:
     x, y, z, w = quaternion_from_rotation(rotation)
     vector = np.array([x, y, z])
     sine = float(np.linalg.norm(vector))
-    if sine < 1e-12:
-        return 2.0 * vector
-    return vector * (2.0 * np.arctan2(sine, w) / sine)
+    scale = 2.0 if sine < _NO_ANGLE else 2.0 * float(np.arctan2(sine, w)) / sine
+    result: Array = scale * vector
+    return result
 
 
 def quaternion_from_rotation(rotation: Array) -> Array:
@@ -184,20 +187,21 @@ def quaternion_from_rotation(rotation: Array) -> Array:
     quaternion = np.array(sums[largest]) / scale
     quaternion[largest] = scale / 4.0
     quaternion /= np.linalg.norm(quaternion)
-    return quaternion if quaternion[3] >= 0.0 else -quaternion
+    signed: Array = quaternion if quaternion[3] >= 0.0 else -quaternion
+    return signed
 
 
-def _link(node: ElementTree.Element, role: str) -> str:
+def _link(node: ET.Element, role: str) -> str:
     link = node.find(role)
     return "" if link is None else link.get("link", "")
 
 
-def _vector(node: ElementTree.Element | None, key: str, default: str) -> Array:
+def _vector(node: ET.Element | None, key: str, default: str) -> Array:
     text = default if node is None else node.get(key, default)
     return np.array([float(word) for word in text.split()])
 
 
-def _segment(node: ElementTree.Element, joints: list[str]) -> _Segment:
+def _segment(node: ET.Element, joints: list[str]) -> _Segment:
     kind = node.get("type", "")
     name = node.get("name", "")
     if kind not in {"fixed", "revolute", "continuous", "prismatic"}:

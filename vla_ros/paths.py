@@ -8,8 +8,8 @@ from pathlib import Path
 def share() -> Path:
     """Return the package's share directory.
 
-    That is, first found: `share/vla_ros` of a sourced ROS 2 workspace (`AMENT_PREFIX_PATH`), of this
-    Python's prefix (`pip install .`), or the source tree (a checkout, `pip install -e .`).
+    The first found of: `share/vla_ros` of a sourced ROS 2 workspace (`AMENT_PREFIX_PATH`), the
+    source tree (a checkout, `pip install -e .`), that of Python's prefix (`pip install .`).
 
     Raises:
         FileNotFoundError: If none holds the package.

@@ -1,7 +1,7 @@
 """The whole loop as processes, with a node of the test's own between the simulator and the others.
 
-The test's node relays pictures and joint states, so that it can freeze, delay or stop them, and sees
-the true joint states whatever the other nodes see.
+The test's node relays pictures and joint states, so that it can freeze or stop them, and sees the
+true joint states whatever the other nodes see.
 """
 
 import os
@@ -39,7 +39,7 @@ class RobotLoop(AbstractContextManager["RobotLoop"]):
     Attributes:
         relay: Which of "front", "wrist", "joint_states" pass through.
         freeze: Cameras whose newest picture is sent again and again, with new stamps.
-        speeds: (time received by time.monotonic, largest joint speed in rad/s) of every joint state.
+        speeds: (time.monotonic of reception, largest joint speed in rad/s) of every joint state.
         commands: Every safe_command.
         told: Everything that was said on /diagnostics: (time.monotonic, node, message and values).
 
@@ -114,7 +114,7 @@ class RobotLoop(AbstractContextManager["RobotLoop"]):
         self._instruction.publish(String(data=text))
 
     def seconds_to_still(self, fault: Callable[[], None]) -> float:
-        """Make a fault; return how long after it the joints came to rest for good (1 s is watched)."""
+        """Make a fault; return how long after it the joints came to rest, for 1 s at least."""
         start = time.monotonic()
         fault()
         self.spin(1.2)
@@ -138,14 +138,9 @@ class RobotLoop(AbstractContextManager["RobotLoop"]):
         """End every process."""
         for process in self.processes.values():
             if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
                 process.send_signal(signal.SIGINT)
         for process in self.processes.values():
-            try:
-                process.wait(8.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
@@ -171,9 +166,7 @@ class RobotLoop(AbstractContextManager["RobotLoop"]):
             DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50)
         )
         for camera in CAMERAS:
-            publisher = node.create_publisher(
-                Image, f"{camera}/image_raw", qos_profile_sensor_data
-            )
+            publisher = node.create_publisher(Image, f"{camera}/image_raw", qos_profile_sensor_data)
             node.create_subscription(
                 Image,
                 f"raw/{camera}",
@@ -204,3 +197,10 @@ class RobotLoop(AbstractContextManager["RobotLoop"]):
             self.told.append((time.monotonic(), status.name, f"{status.message} {values}"))
 
 
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a process that was interrupted; kill it if it does not end."""
+    try:
+        process.wait(8.0)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -18,7 +18,7 @@ from test.nodes.robot_loop import RobotLoop
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(120)]
 
 LIMIT_S = 0.3
-# What the loaded machines of tests add: a joint state may be seen, and a tick come, later than that.
+# What a loaded machine adds: a joint state may be seen, and a tick come, later than that.
 SLACK_S = 0.05
 BOUNDS = {"linear": 0.30, "angular": 1.6}
 DOMAIN = 81

@@ -92,7 +92,7 @@ slow = settings(
 
 @pytest.fixture
 def make_bench(bench, robot, chain):
-    """Benches that trust again at once after a refusal: attacks that end in stillness test little."""
+    """Benches that trust at once after a refusal: attacks that end in stillness test little."""
     quick = replace(robot, bounds=replace(robot.bounds, refused_command_hold=1e-3))
     return lambda **options: type(bench)(quick, chain, **options)
 

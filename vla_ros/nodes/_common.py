@@ -240,14 +240,18 @@ def run(make_node: Callable[[], Node], name: str, args: Sequence[str] | None = N
 
 def _start(make_node: Callable[[], Node], name: str, args: Sequence[str] | None) -> Node | None:
     """Return the node, or None if it cannot start, which is logged."""
+    joined = False
     try:
         rclpy.init(args=args)
+        joined = True
         return make_node()
     except (ValueError, OSError) as err:
         reason = str(err)
     except ParameterException as err:
         reason = str(err.args[0])
     except RuntimeError as err:  # the middleware's: arguments, domain, network
+        if joined and not rclpy.ok():
+            raise KeyboardInterrupt from err  # A signal ended the context meanwhile.
         reason = f"{type(err).__name__}: {err}"
     get_logger(name).fatal(f"cannot start: {reason}")
     return None

@@ -7,7 +7,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Bool, String
@@ -55,9 +55,7 @@ class DemoNode(Node):
         self._instruction = self.create_publisher(String, "instruction", LATCHED_QOS)
         self.create_subscription(Bool, "task/success", self._on_success, CONTROL_QOS)
         self.create_subscription(TwistStamped, "safe_command", self._on_command, CONTROL_QOS)
-        self.create_subscription(
-            DiagnosticArray, "/diagnostics", self._on_diagnostics, CONTROL_QOS
-        )
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, CONTROL_QOS)
 
     def instruct(self, text: str) -> int:
         """Publish the instruction; return the time in ns."""
@@ -112,11 +110,10 @@ class DemoSession:
     def spin(self, seconds: float) -> None:
         """Handle messages for `seconds`."""
         end_ns = now_ns(self.node) + round(seconds * 1e9)
-        while (left_ns := end_ns - now_ns(self.node)) > 0:
-            try:
-                self._executor.spin_once(timeout_sec=left_ns / 1e9)
-            except ExternalShutdownException:
-                return
+        while now_ns(self.node) < end_ns:
+            # Always the same: with each new timeout rclpy begins its round of the subscriptions
+            # anew (Humble, Executor.wait_for_ready_callbacks), and serves the first ones only.
+            self._executor.spin_once(timeout_sec=0.02)
 
     def close(self) -> None:
         """Close the bag and leave the graph."""

@@ -1,5 +1,6 @@
 """Writing a rosbag2 that survives a crash of its writer."""
 
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -63,9 +64,8 @@ class Recording:
         if not isinstance(self._writer.storage, Sqlite3Writer):
             msg = "rosbags did not open the sqlite3 storage that was asked for"
             raise RecordingError(msg)
-        self._database = self._writer.storage.conn
+        self._database = _number_file(self._writer.storage)
         # Written pages need to survive this process, not a loss of power: no wait for the disk.
-        self._database.commit()
         self._database.execute("PRAGMA synchronous = OFF")
 
     def knows(self, msgtype: str) -> bool:
@@ -89,7 +89,7 @@ class Recording:
         """Write the metadata and close the file."""
         self._writer.close()
 
-    def __enter__(self) -> "Recording":
+    def __enter__(self) -> "Recording":  # noqa: PYI034 - Self is in typing from 3.11 on
         """Return the open recording."""
         return self
 
@@ -101,3 +101,12 @@ class Recording:
     ) -> None:
         """Close, whatever happened: what was recorded stays readable."""
         self.close()
+
+
+def _number_file(storage: Sqlite3Writer) -> sqlite3.Connection:
+    """Name the new file as rosbag2 does, `bag_0.db3`: `ros2 bag reindex` finds no other."""
+    storage.conn.close()
+    storage.path = storage.path.rename(storage.path.with_name(f"{storage.path.stem}_0.db3"))
+    storage.conn = sqlite3.connect(storage.path)
+    storage.cursor = storage.conn.cursor()
+    return storage.conn

@@ -1,4 +1,4 @@
-"""A film of a recorded run: the scene drawn again from the recorded state, beside what the policy saw."""
+"""A film of a recorded run: the scene drawn from the recorded state, beside what the policy saw."""
 
 import subprocess
 from collections.abc import Iterator
@@ -39,8 +39,8 @@ class _Moment:
 def write_video(bag: Path, target: Path) -> int:
     """Write `target`, an MP4 (H.264), from a bag of the simulated robot; return its frames.
 
-    The film is drawn from `/joint_states` and `/task/objects`: it shows the recorded motion, with the
-    pictures `/observation/<camera>` that the policy was given in that moment.
+    The film is drawn from `/joint_states` and `/task/objects`: it shows the recorded motion, with
+    the pictures `/observation/<camera>` that the policy was given in that moment.
 
     Raises:
         VideoError: If the bag has no joint states or objects, or the encoder fails.
@@ -113,8 +113,10 @@ def _update(moment: _Moment, views: dict[str, ImageArray], topic: str, message: 
     elif topic == "/task/objects":
         moment.cubes = np.array(
             [
-                [p.position.x, p.position.y, p.position.z]
-                + [p.orientation.x, p.orientation.y, p.orientation.z, p.orientation.w]
+                (
+                    *(getattr(p.position, k) for k in "xyz"),
+                    *(getattr(p.orientation, k) for k in "xyzw"),
+                )
                 for p in get("poses")
             ]
         )

@@ -241,12 +241,13 @@ class SafetyFilter:
         """Return the state, and the reason why the arm is not moving, or what was refused."""
         if self._latch is not None:
             return self._latch, self._latch_reason
-        state, reason = self._check_inputs(now)
+        state, reason = self._check_joints(now) or self._check_command(now)
         if self._refusal is not None and abs(now - self._refusal_ns) <= _REFUSAL_SHOWN_NS:
             reason = f"{reason}; refused: {self._refusal.text}".removeprefix("; ")
         return state, reason
 
-    def _check_inputs(self, now: int) -> tuple[SafetyState, str]:
+    def _check_joints(self, now: int) -> tuple[SafetyState, str] | None:
+        """Return why the arm may not move without knowing where it is, or None."""
         if self._position_of is None:
             return SafetyState.STARTING, "waiting for robot_description"
         joint_age = self._joints.age_ns(now)
@@ -256,6 +257,10 @@ class SafetyFilter:
             age = joint_age / SECOND_NS
             self._act("joint_state_timeout", age)
             return SafetyState.HOLDING, f"the joint states are {age:.2f} s old"
+        return None
+
+    def _check_command(self, now: int) -> tuple[SafetyState, str]:
+        """Return whether there is a command to follow, or why not."""
         if self._distrusted_ns is not None and abs(now - self._distrusted_ns) <= self._hold_ns:
             return SafetyState.HOLDING, "a command was refused"
         command_age = self._command.age_ns(now)
