@@ -56,6 +56,24 @@ def test_phrasings_never_used_in_training_are_understood(evaluation):
     assert episode.success, episode.instruction
 
 
+@pytest.mark.parametrize(("seed", "held_out"), [(1000, False), (1001, True)])
+def test_the_arm_holds_still_when_no_cube_is_named(evaluation, seed, held_out):
+    said = Conditions(no_target=True, held_out=held_out, time_limit_s=3.0)
+    episode = evaluation.run(seed, said)
+    assert not episode.wrong, episode.instruction
+    assert episode.success, episode.instruction
+    assert episode.drift_m < 0.02, episode.instruction
+    assert episode.seconds == pytest.approx(3.0)
+
+
+def test_a_cube_that_nobody_asked_for_counts_as_wrong(evaluation, monkeypatch):
+    monkeypatch.setattr(evaluate, "no_target", lambda _: "pick up the red cube")
+    episode = evaluation.run(1000, Conditions(no_target=True, time_limit_s=6.0))
+    assert episode.wrong
+    assert not episode.success
+    assert episode.seconds < 6.0
+
+
 def test_the_same_seed_gives_the_same_episode(evaluation):
     short = Conditions(time_limit_s=1.0)
     assert evaluation.run(1004, short) == evaluation.run(1004, short)
@@ -101,6 +119,7 @@ def test_the_command_writes_its_figures(tmp_path):
     [
         (["--episodes", "0"], "--episodes"),
         (["--instruction", "pick it"], "{colour}"),
+        (["--no-target", "--shuffle-instruction"], "--no-target"),
         (["--latency-ms", "nan"], "--latency-ms"),
         (["--bundle", "/nowhere"], "/nowhere"),
     ],

@@ -6,10 +6,13 @@ import pytest
 
 from vla_ros.learn.instructions import (
     COLOURS,
+    HELD_OUT_NO_TARGET,
     HELD_OUT_PHRASINGS,
     TOKENS,
     build_tokenizer,
     held_out,
+    held_out_no_target,
+    no_target,
     sample,
     training_instruction,
     vocabulary,
@@ -43,7 +46,7 @@ def test_held_out_phrasings_cannot_come_from_the_grammar():
     # Each has a word that the grammar has not, so no draw can ever be the same.
     known = set(vocabulary()) | {"colour", "other"}
     assert len(HELD_OUT_PHRASINGS) >= 6
-    for phrasing in HELD_OUT_PHRASINGS:
+    for phrasing in HELD_OUT_PHRASINGS + HELD_OUT_NO_TARGET:
         assert set(words(phrasing.replace("{", "").replace("}", ""))) - known, phrasing
 
 
@@ -54,6 +57,36 @@ def test_held_out_instructions_name_the_colour_and_no_field_is_left():
             text = held_out(rng, colour)
             assert colour in words(text)
             assert "{" not in text
+
+
+def test_no_target_instructions_vary_and_some_mention_cubes_or_colours_that_are_not_there():
+    rng = random.Random(5)
+    found = [words(no_target(rng)) for _ in range(2000)]
+    assert len({" ".join(spoken) for spoken in found}) > 1000
+    assert all(0 < len(spoken) <= TOKENS for spoken in found)
+    for word in ("red", "yellow", "hello", "stop", "table"):
+        assert any(word in spoken for spoken in found), word
+
+
+def test_whoever_names_a_cube_and_asks_for_none_says_so():
+    # A colour of the scene comes only with a negation, or as an aside to something else.
+    rng = random.Random(6)
+    cues = {"not", "dont", "never", "leave", "ignore", "avoid", "forget", "stop", "away", "hands",
+            "neither", "instead", "without", "next", "near", "beside", "no", "sorry"}  # fmt: skip
+    for _ in range(2000):
+        spoken = words(no_target(rng))
+        assert not set(spoken) & set(COLOURS) or set(spoken) & cues, spoken
+
+
+def test_held_out_no_target_instructions_are_whole():
+    rng = random.Random(7)
+    assert all("{" not in held_out_no_target(rng) for _ in range(100))
+
+
+def test_some_asides_mention_a_colour_that_is_not_there():
+    # Otherwise "yellow" alone would say that no cube is meant.
+    rng = random.Random(8)
+    assert any("yellow" in words(sample(rng, "red")) for _ in range(2000))
 
 
 def test_unknown_words_never_replace_what_decides_the_meaning():

@@ -9,11 +9,11 @@ torch = pytest.importorskip("torch", reason="training needs torch: requirements/
 pytest.importorskip("onnx", reason="exporting needs onnx: requirements/learn.txt")
 
 from vla_ros.learn import train as training_module  # noqa: E402
-from vla_ros.learn.dataset import DESCRIPTION, shard_path, write_shard  # noqa: E402
+from vla_ros.learn.dataset import DESCRIPTION, Dataset, shard_path, write_shard  # noqa: E402
 from vla_ros.learn.export import difference, export, export_graph, random_inputs  # noqa: E402
-from vla_ros.learn.instructions import TOKENS, vocabulary  # noqa: E402
+from vla_ros.learn.instructions import NO_TARGET, TOKENS, vocabulary  # noqa: E402
 from vla_ros.learn.model import PickPolicy  # noqa: E402
-from vla_ros.learn.train import Recipe, train  # noqa: E402
+from vla_ros.learn.train import Recipe, Words, losses, make_batch, train  # noqa: E402
 from vla_ros.policy.bundle import Bundle  # noqa: E402
 from vla_ros.policy.policy import Policy  # noqa: E402
 
@@ -85,6 +85,46 @@ def test_padding_does_not_change_what_words_mean():
         before = text(tokens)
         text.words.weight[0] = 3.0 * torch.randn(text.words.weight.shape[1])
         assert torch.allclose(text(tokens), before, atol=1e-5)
+
+
+def test_a_share_of_the_samples_is_to_hold_still_with_the_gripper_as_it_is(data):
+    recipe = Recipe(no_target=0.5)
+    rows = np.arange(36)
+    content = Dataset.load(data)
+    content._labels["state"][:, 9] = np.linspace(0.03, 0.08, 36)
+    batch = make_batch(content, rows, Words(), recipe, 0, augment=True)
+    still = (batch.colour == NO_TARGET).numpy()
+    assert 8 < still.sum() < 28
+    labels = content.labels(rows)
+    assert (labels["colour"] < NO_TARGET).all()
+    assert (batch.actions[still][..., :6] == 0).all()
+    assert (batch.mask[still] == 1).all()
+    # The fingers around a 40 mm cube count as closed.
+    is_open = labels["state"][:, 9] > 0.06
+    assert np.array_equal(
+        batch.actions[still][..., 6].numpy(), np.repeat(is_open[still][:, None], 16, 1)
+    )
+    assert np.array_equal(batch.actions[~still].numpy(), labels["actions"][~still])
+
+
+def test_where_a_cube_is_does_not_count_when_none_is_named(data):
+    content, recipe = Dataset.load(data), Recipe(no_target=1.0)
+    batch = make_batch(content, np.arange(8), Words(), recipe, 0, augment=False)
+    net = PickPolicy(len(vocabulary())).eval()
+    with torch.no_grad():
+        out = net.outputs(batch.front / 255, batch.wrist / 255, batch.state, batch.tokens)
+    parts = losses(out, batch)
+    assert parts["target"] == parts["front"] == parts["wrist"] == 0
+    assert parts["delta"] > 0
+    assert parts["words"] > 0
+
+
+def test_words_that_name_no_cube_stop_the_arm_whatever_else_the_network_wants():
+    net = PickPolicy(len(vocabulary())).eval()
+    with torch.no_grad():
+        net.text.colour.bias[NO_TARGET] = 30.0
+        actions = net(*(torch.from_numpy(a) for a in random_inputs(0).values()))
+    assert actions[..., :6].abs().max() < 1e-6
 
 
 def test_the_onnx_graph_computes_what_the_network_does(tmp_path):

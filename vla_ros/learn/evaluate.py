@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from vla_ros.learn.episodes import SceneVariation
-from vla_ros.learn.instructions import held_out
+from vla_ros.learn.instructions import held_out, held_out_no_target, no_target
 from vla_ros.learn.rig import PERIOD_NS, SAFETY_HZ, START_NS, Rig
 from vla_ros.observation.image import fit_image
 from vla_ros.paths import share
@@ -40,6 +40,9 @@ TEMPLATE = "pick up the {colour} cube"
 DEFAULT_LATENCY_MS = 36.0
 """From exposure to a chunk, as measured with the nodes as processes on two cores."""
 
+STILL_SPEED = 0.02
+"""An arm whose joints are all slower (rad/s) is still."""
+
 _SECOND_NS = 1_000_000_000
 
 Report = Callable[[str], None]
@@ -52,6 +55,8 @@ class Conditions:
     Attributes:
         template: The instruction, with `{colour}`.
         held_out: Draw the instruction from the phrasings never used in training instead.
+        no_target: Draw an instruction that names no cube of the scene. An episode lasts until one
+            is lifted or the time is over.
         shuffle: Draw the goal, by which success is judged, apart from the instruction.
         vary_scene: Vary light, colours and cameras as in training.
         latency_s: From a frame's exposure to the chunk predicted from it; half of it passes before
@@ -63,6 +68,7 @@ class Conditions:
 
     template: str = TEMPLATE
     held_out: bool = False
+    no_target: bool = False
     shuffle: bool = False
     vary_scene: bool = False
     latency_s: float = DEFAULT_LATENCY_MS / 1e3
@@ -77,12 +83,14 @@ class Episode:
     Attributes:
         seed: The scene.
         instruction: What the policy was told.
-        said: Colour that the instruction names.
+        said: Colour that the instruction names, or None.
         goal: Colour by which success is judged; `said`, unless they were drawn apart.
-        success: Whether the goal's cube was lifted, and no other.
+        success: Whether the goal's cube was lifted, and no other; without a goal, whether no cube
+            was lifted and the arm is still in the end.
         obeyed: Whether the said cube was lifted, and no other.
         wrong: Whether a cube that was not said was lifted.
         seconds: Simulated time until then.
+        drift_m: Distance of the hand in the end from where it started.
         violations: Commands to the robot outside a bound.
         broken: Number of those by bound.
         ticks: Commands to the robot.
@@ -92,12 +100,13 @@ class Episode:
 
     seed: int
     instruction: str
-    said: str
-    goal: str
+    said: str | None
+    goal: str | None
     success: bool
     obeyed: bool
     wrong: bool
     seconds: float
+    drift_m: float
     violations: int
     broken: dict[str, int]
     ticks: int
@@ -125,24 +134,26 @@ class Evaluation:
     def run(self, seed: int, conditions: Conditions) -> Episode:
         """Run the episode of a seed."""
         rng = random.Random(seed)  # noqa: S311 - no secret
-        said = target_for(seed)
+        said = None if conditions.no_target else target_for(seed)
         goal = rng.choice(CUBES) if conditions.shuffle else said
-        instruction = (
-            held_out(rng, said) if conditions.held_out else conditions.template.format(colour=said)
-        )
+        instruction = _instruction(rng, said, conditions)
         self._variation.restore()
         if conditions.vary_scene:
             self._variation.vary(np.random.default_rng([seed, 11]))
         rig = self.rig
         rig.reset(seed)
-        for_goal, for_said = PickTask(rig.sim, goal), PickTask(rig.sim, said)
+        for_goal, for_said = PickTask(rig.sim, goal or ""), PickTask(rig.sim, said or "")
+        start = rig.sim.tcp_pose()[0]
         runner = _Runner(self._bundle, self._policy, rig, conditions, rng)
         runner.controller.set_instruction(instruction)
         end_ns = START_NS + round(conditions.time_limit_s * _SECOND_NS)
         while rig.now_ns < end_ns and not (for_goal.success or for_said.success):
+            if said is None and for_said.wrong_lifted:
+                break
             runner.advance(rig.now_ns + PERIOD_NS)
             for_goal.update()
             for_said.update()
+        still = bool(np.abs(rig.joints().velocity).max() < STILL_SPEED)
         verdict = self._judge.ticks(
             [Tick(t, d.twist, d.gripper, joints.position) for t, d, joints in rig.decisions]
         )
@@ -151,15 +162,22 @@ class Evaluation:
             instruction=instruction,
             said=said,
             goal=goal,
-            success=for_goal.success,
+            success=for_goal.success if goal else still and not for_said.wrong_lifted,
             obeyed=for_said.success,
             wrong=for_said.wrong_lifted,
             seconds=(rig.now_ns - START_NS) / _SECOND_NS,
+            drift_m=float(np.linalg.norm(rig.sim.tcp_pose()[0] - start)),
             violations=verdict.violations,
             broken={name: count for name, count in verdict.by_bound.items() if count},
             ticks=verdict.ticks,
             holds=runner.holds,
         )
+
+
+def _instruction(rng: random.Random, said: str | None, conditions: Conditions) -> str:
+    if said is None:
+        return held_out_no_target(rng) if conditions.held_out else no_target(rng)
+    return held_out(rng, said) if conditions.held_out else conditions.template.format(colour=said)
 
 
 class _Runner:
@@ -325,6 +343,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
             }
             for colour in CUBES
         },
+        "drift_m_max": max(e.drift_m for e in episodes),
         "seconds_mean": float(np.mean(seconds)) if seconds else None,
         "seconds_max": max(seconds, default=None),
         "violations_by_bound": broken,
@@ -344,6 +363,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instruction", default=TEMPLATE, help="template with {colour}")
     parser.add_argument(
         "--held-out", action="store_true", help="phrasings that were never used in training"
+    )
+    parser.add_argument(
+        "--no-target",
+        action="store_true",
+        help="instructions that name no cube: success is to hold still until the time limit",
     )
     parser.add_argument(
         "--shuffle-instruction",
@@ -366,12 +390,16 @@ def _conditions(args: argparse.Namespace) -> Conditions:
     if "{colour}" not in args.instruction:
         msg = f"--instruction {args.instruction!r} has no {{colour}}, by which episodes are judged"
         raise ValueError(msg)
+    if args.no_target and args.shuffle_instruction:
+        msg = "--no-target has no goal that --shuffle-instruction could draw: give one of them"
+        raise ValueError(msg)
     if not (math.isfinite(args.latency_ms) and args.latency_ms >= 0):
         msg = f"--latency-ms is {args.latency_ms}, but must be 0 or more"
         raise ValueError(msg)
     return Conditions(
         template=args.instruction,
         held_out=args.held_out,
+        no_target=args.no_target,
         shuffle=args.shuffle_instruction,
         vary_scene=args.vary_scene,
         latency_s=args.latency_ms / 1e3,

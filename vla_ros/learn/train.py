@@ -27,11 +27,12 @@ from torch.nn import functional
 from vla_ros.learn.dataset import Dataset
 from vla_ros.learn.instructions import (
     COLOURS,
+    NO_TARGET,
     build_tokenizer,
     training_instruction,
     vocabulary,
 )
-from vla_ros.learn.interface import ACTION_STD, IMAGE_MEAN, IMAGE_SCALE, IMAGE_STD
+from vla_ros.learn.interface import ACTION_STD, IMAGE_MEAN, IMAGE_SCALE, IMAGE_STD, STATE_NAMES
 from vla_ros.learn.model import Outputs, PickPolicy
 
 SAVE_EVERY = 200
@@ -42,6 +43,9 @@ REPORT_EVERY_S = 10.0
 VALIDATION_EVERY = 40
 """Every fortieth episode is kept from training, to watch the loss on."""
 
+
+_HELD_OPENING = 0.06
+"""Less than this (m) counts as closed: a held cube keeps the fingers 40 mm apart."""
 
 Report = Callable[[str], None]
 
@@ -56,13 +60,15 @@ class Recipe:
     learning_rate: float = 1.5e-3
     weight_decay: float = 1e-4
     warmup: int = 100
-    word_steps: int = 1000
+    word_steps: int = 2000
     word_rate: float = 2e-3
     brightness: float = 0.2
     channel_gain: float = 0.08
     front_shift: int = 2
     wrist_shift: int = 1
     state_noise: float = 0.02
+    no_target: float = 0.1
+    """Share of the samples that get an instruction naming no cube, and are to hold still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +122,24 @@ class Words:
         self._tokenizer = build_tokenizer()
 
     def tokens(self, colours: NDArray[np.int64], seed: int) -> Tensor:
-        """Return int64 (b, 16) for one fresh instruction a colour index."""
+        """Return int64 (b, 16), one fresh instruction for each colour index or `NO_TARGET`."""
         rng = random.Random(seed)  # noqa: S311 - no secret
-        texts = [training_instruction(rng, COLOURS[c]) for c in colours]
+        texts = [training_instruction(rng, None if c == NO_TARGET else COLOURS[c]) for c in colours]
         return torch.tensor([e.ids for e in self._tokenizer.encode_batch(texts)])
+
+
+def _held_still(labels: dict[str, NDArray[Any]], still: NDArray[np.bool_]) -> None:
+    """Relabel samples as those of an instruction that names no cube.
+
+    The arm is to rest and the gripper to stay as it is, so that it does not drop what it holds.
+    """
+    opening = labels["state"][still, STATE_NAMES.index("gripper.opening")]
+    labels["colour"][still] = NO_TARGET
+    labels["actions"][still, :, :6] = 0.0
+    labels["actions"][still, :, 6] = (opening > _HELD_OPENING)[:, None]
+    labels["mask"][still] = 1.0
+    for name in ("front_seen", "wrist_seen"):
+        labels[name][still] = 0.0
 
 
 def make_batch(
@@ -135,6 +155,7 @@ def make_batch(
     rng = _rng(recipe, step, 1)
     front, wrist = data.images(rows)
     labels = data.labels(rows)
+    _held_still(labels, rng.random(len(rows)) < recipe.no_target)
     front_point, wrist_point = labels["front_point"], labels["wrist_point"]
     state: NDArray[np.floating[Any]] = data.normalised_state(rows)
     if augment:
@@ -203,11 +224,15 @@ def losses(out: Outputs, batch: Batch) -> dict[str, Tensor]:
         actions[..., 6], batch.actions[..., 6], reduction="none"
     )
     count = mask.sum()
+    named = (batch.colour != NO_TARGET).float()
+    target = functional.smooth_l1_loss(
+        out.target.float(), batch.target, beta=0.1, reduction="none"
+    ).mean(-1)
     return {
         "delta": (error.abs().mean(-1) * mask).sum() / count,
         "path": 0.2 * (error.cumsum(1).abs().mean(-1) * mask).sum() / count,
         "gripper": 0.5 * (gripper * mask).sum() / count,
-        "target": functional.smooth_l1_loss(out.target.float(), batch.target, beta=0.1),
+        "target": (target * named).sum() / named.sum().clamp(min=1),
         "front": 0.3 * _cell_loss(out.front, batch.front_point, batch.front_seen, 24, 24),
         "wrist": 0.3 * _cell_loss(out.wrist, batch.wrist_point, batch.wrist_seen, 20, 24),
         "words": 0.1 * functional.cross_entropy(out.colour.float(), batch.colour),
@@ -231,7 +256,7 @@ def _teach_words(net: PickPolicy, words: Words, recipe: Recipe) -> float:
     for step in range(recipe.word_steps):
         for group in optimiser.param_groups:
             group["lr"] = recipe.word_rate * (1.01 - step / recipe.word_steps)
-        colours = _rng(recipe, step, 2).integers(0, len(COLOURS), 256)
+        colours = _rng(recipe, step, 2).integers(0, len(COLOURS) + 1, 256)
         tokens = words.tokens(colours, recipe.seed * 7_000_003 + step)
         logits = net.text.colour(net.text(tokens))
         wanted = torch.from_numpy(colours)

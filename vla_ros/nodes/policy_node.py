@@ -89,6 +89,8 @@ class _Worker:
                 outcome = self._policy.infer(observation)
             except PolicyError as err:
                 outcome = str(err)
+            except Exception as err:  # noqa: BLE001 - a thread that died would tell nobody
+                outcome = f"{type(err).__name__}: {err}"
             inference_ms = (time.perf_counter() - begin) * 1e3
             self._results.put(_Result(observation, outcome, inference_ms))
             self._notify()
