@@ -12,6 +12,9 @@ import psutil
 import pytest
 from rosbags.highlevel import AnyReader
 
+from vla_ros import demo
+from vla_ros.sim.mujoco_gl import APT_LINE, RenderError
+
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(180)]
 
 KEYS = {
@@ -158,3 +161,26 @@ def test_a_second_demo_on_the_same_domain_is_refused(tmp_path: Path) -> None:
     finally:
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=40.0)
+
+
+def test_as_root_gl_is_installed_and_the_demo_starts_over_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_gl() -> None:
+        raise RenderError(APT_LINE)
+
+    ran, restarted = [], []
+    monkeypatch.setenv("MUJOCO_GL", "disable")
+    monkeypatch.setattr(demo, "check_rendering", no_gl)
+    monkeypatch.setattr(demo.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(demo.shutil, "which", lambda _: "/usr/bin/apt-get")
+    monkeypatch.setattr(demo.subprocess, "run", lambda command, **_: ran.append(command))
+    monkeypatch.setattr(demo.os, "execve", lambda *arguments: restarted.append(arguments))
+    demo._ensure_rendering()
+    assert [*APT_LINE.split(), "-y", "-qq"] in ran
+    # With it, MuJoCo would go on without GL.
+    assert "MUJOCO_GL" not in restarted[0][2]
+
+    monkeypatch.setattr(demo.os, "geteuid", lambda: 1000)
+    with pytest.raises(RenderError, match="libegl1"):
+        demo._ensure_rendering()

@@ -288,8 +288,9 @@ def _ensure_rendering() -> None:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["apt-get", "update", "-qq"], [*APT_LINE.split(), "-y", "-qq"]):
             subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603
-        # MuJoCo chose its GL library while it was imported: start over with it there.
-        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606
+        # MuJoCo settled without GL while it was imported, and said so in MUJOCO_GL: start over.
+        del environment["MUJOCO_GL"]
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)  # noqa: S606
 
 
 def _raise_interrupt(_signal: int, _frame: FrameType | None) -> None:
