@@ -1,6 +1,6 @@
 """Quality of service: policies, profiles and ROS's presets."""
 
-from enum import Enum, IntEnum
+from enum import IntEnum
 
 from rclpy.duration import Duration, Infinite
 from vla_ros_standalone.dds import EndpointQos
@@ -30,30 +30,14 @@ class InvalidQoSProfileException(Exception):
         super().__init__("Invalid QoSProfile", *args)
 
 
-class QoSPolicyEnum(IntEnum):
-    """Base of the policies' values, with the short names that command lines use."""
-
-    @classmethod
-    def short_keys(cls):
-        return [name.lower() for name in cls.__members__]
-
-    @classmethod
-    def get_from_short_key(cls, name):
-        return cls[name.upper()].value
-
-    @property
-    def short_key(self):
-        return self.name.lower()
-
-
-class HistoryPolicy(QoSPolicyEnum):
+class HistoryPolicy(IntEnum):
     SYSTEM_DEFAULT = 0
     KEEP_LAST = 1
     KEEP_ALL = 2
     UNKNOWN = 3
 
 
-class ReliabilityPolicy(QoSPolicyEnum):
+class ReliabilityPolicy(IntEnum):
     SYSTEM_DEFAULT = 0
     RELIABLE = 1
     BEST_EFFORT = 2
@@ -61,7 +45,7 @@ class ReliabilityPolicy(QoSPolicyEnum):
     BEST_AVAILABLE = 4
 
 
-class DurabilityPolicy(QoSPolicyEnum):
+class DurabilityPolicy(IntEnum):
     SYSTEM_DEFAULT = 0
     TRANSIENT_LOCAL = 1
     VOLATILE = 2
@@ -69,7 +53,7 @@ class DurabilityPolicy(QoSPolicyEnum):
     BEST_AVAILABLE = 4
 
 
-class LivelinessPolicy(QoSPolicyEnum):
+class LivelinessPolicy(IntEnum):
     SYSTEM_DEFAULT = 0
     AUTOMATIC = 1
     MANUAL_BY_TOPIC = 3
@@ -89,118 +73,38 @@ _DEFAULT_DEPTH = 10
 class QoSProfile:
     """A complete set of policies. A zero duration means "not specified"."""
 
-    __slots__ = (
-        "_avoid_ros_namespace_conventions",
-        "_deadline",
-        "_depth",
-        "_durability",
-        "_history",
-        "_lifespan",
-        "_liveliness",
-        "_liveliness_lease_duration",
-        "_reliability",
-    )
+    # Each policy's type, and its value where none is given.
+    _POLICIES = {  # noqa: RUF012 - never changed
+        "history": (HistoryPolicy, HistoryPolicy.KEEP_LAST),
+        "depth": (int, _DEFAULT_DEPTH),
+        "reliability": (ReliabilityPolicy, ReliabilityPolicy.RELIABLE),
+        "durability": (DurabilityPolicy, DurabilityPolicy.VOLATILE),
+        "lifespan": (Duration, _UNSPECIFIED),
+        "deadline": (Duration, _UNSPECIFIED),
+        "liveliness": (LivelinessPolicy, LivelinessPolicy.SYSTEM_DEFAULT),
+        "liveliness_lease_duration": (Duration, _UNSPECIFIED),
+        "avoid_ros_namespace_conventions": (bool, False),
+    }
+    __slots__ = tuple(_POLICIES)
 
     def __init__(self, **kwargs):
-        unknown = [key for key in kwargs if "_" + key not in self.__slots__]
-        assert not unknown, f"Invalid arguments passed to constructor: {unknown}"
-        if "history" not in kwargs:
-            if "depth" not in kwargs:
-                msg = "History and/or depth settings are required."
-                raise InvalidQoSProfileException(msg)
-            kwargs["history"] = HistoryPolicy.KEEP_LAST
-        self.history = kwargs["history"]
-        if self.history == HistoryPolicy.KEEP_LAST and "depth" not in kwargs:
-            msg = "History set to KEEP_LAST without a depth setting."
+        unknown = sorted(kwargs.keys() - self._POLICIES.keys())
+        assert not unknown, f"QoSProfile has no {', '.join(unknown)}"
+        for name, (_, default) in self._POLICIES.items():
+            setattr(self, name, kwargs.get(name, default))
+        if "depth" not in kwargs and self.history == HistoryPolicy.KEEP_LAST:
+            msg = "keeping the last messages needs a depth"
             raise InvalidQoSProfileException(msg)
-        self.depth = kwargs.get("depth", _DEFAULT_DEPTH)
-        self.reliability = kwargs.get("reliability", ReliabilityPolicy.RELIABLE)
-        self.durability = kwargs.get("durability", DurabilityPolicy.VOLATILE)
-        self.lifespan = kwargs.get("lifespan", _UNSPECIFIED)
-        self.deadline = kwargs.get("deadline", _UNSPECIFIED)
-        self.liveliness = kwargs.get("liveliness", LivelinessPolicy.SYSTEM_DEFAULT)
-        self.liveliness_lease_duration = kwargs.get("liveliness_lease_duration", _UNSPECIFIED)
-        self.avoid_ros_namespace_conventions = kwargs.get("avoid_ros_namespace_conventions", False)
 
-    @property
-    def history(self):
-        return self._history
-
-    @history.setter
-    def history(self, value):
-        self._history = HistoryPolicy(value)
-
-    @property
-    def depth(self):
-        return self._depth
-
-    @depth.setter
-    def depth(self, value):
-        assert isinstance(value, int)
-        if value < 0:
-            msg = "history depth must be greater than or equal to zero"
+    def __setattr__(self, name, value):
+        kind, _ = self._POLICIES[name]
+        if issubclass(kind, IntEnum):
+            value = kind(value)
+        assert isinstance(value, kind), f"{name} is {value!r}, which is no {kind.__name__}"
+        if name == "depth" and value < 0:
+            msg = f"the depth is {value}, but cannot be negative"
             raise ValueError(msg)
-        self._depth = value
-
-    @property
-    def reliability(self):
-        return self._reliability
-
-    @reliability.setter
-    def reliability(self, value):
-        self._reliability = ReliabilityPolicy(value)
-
-    @property
-    def durability(self):
-        return self._durability
-
-    @durability.setter
-    def durability(self, value):
-        self._durability = DurabilityPolicy(value)
-
-    @property
-    def lifespan(self):
-        return self._lifespan
-
-    @lifespan.setter
-    def lifespan(self, value):
-        assert isinstance(value, Duration)
-        self._lifespan = value
-
-    @property
-    def deadline(self):
-        return self._deadline
-
-    @deadline.setter
-    def deadline(self, value):
-        assert isinstance(value, Duration)
-        self._deadline = value
-
-    @property
-    def liveliness(self):
-        return self._liveliness
-
-    @liveliness.setter
-    def liveliness(self, value):
-        self._liveliness = LivelinessPolicy(value)
-
-    @property
-    def liveliness_lease_duration(self):
-        return self._liveliness_lease_duration
-
-    @liveliness_lease_duration.setter
-    def liveliness_lease_duration(self, value):
-        assert isinstance(value, Duration)
-        self._liveliness_lease_duration = value
-
-    @property
-    def avoid_ros_namespace_conventions(self):
-        return self._avoid_ros_namespace_conventions
-
-    @avoid_ros_namespace_conventions.setter
-    def avoid_ros_namespace_conventions(self, value):
-        assert isinstance(value, bool)
-        self._avoid_ros_namespace_conventions = value
+        object.__setattr__(self, name, value)
 
     def __eq__(self, other):
         return isinstance(other, QoSProfile) and all(
@@ -210,7 +114,7 @@ class QoSProfile:
     __hash__ = None
 
     def __str__(self):
-        values = ", ".join(f"{slot[1:]}={getattr(self, slot)}" for slot in self.__slots__)
+        values = ", ".join(f"{slot}={getattr(self, slot)}" for slot in self.__slots__)
         return f"{type(self).__name__}({values})"
 
     def _to_dds(self, user_data=b""):
@@ -291,47 +195,3 @@ qos_profile_best_available = QoSProfile(
     durability=DurabilityPolicy.BEST_AVAILABLE,
     liveliness=LivelinessPolicy.BEST_AVAILABLE,
 )
-
-
-class QoSPresetProfiles(Enum):
-    UNKNOWN = qos_profile_unknown
-    DEFAULT = qos_profile_default
-    SYSTEM_DEFAULT = qos_profile_system_default
-    SENSOR_DATA = qos_profile_sensor_data
-    SERVICES_DEFAULT = qos_profile_services_default
-    PARAMETERS = qos_profile_parameters
-    PARAMETER_EVENTS = qos_profile_parameter_events
-    BEST_AVAILABLE = qos_profile_best_available
-
-    @classmethod
-    def short_keys(cls):
-        return [name.lower() for name in cls.__members__]
-
-    @classmethod
-    def get_from_short_key(cls, name):
-        return cls[name.upper()].value
-
-
-class QoSCompatibility(IntEnum):
-    OK = 0
-    WARNING = 1
-    ERROR = 2
-
-
-def qos_check_compatible(publisher_qos, subscription_qos):
-    """Return (QoSCompatibility, reason) of a publisher's and a subscription's profiles."""
-    offered, requested = publisher_qos._to_dds(), subscription_qos._to_dds()
-    reasons = []
-    if requested.reliable and not offered.reliable:
-        reasons.append("Best effort publisher and reliable subscription;")
-    if requested.transient_local and not offered.transient_local:
-        reasons.append("Volatile publisher and transient local subscription;")
-    if (offered.deadline_ns or 2**63) > (requested.deadline_ns or 2**63):
-        reasons.append("Subscription expects a shorter deadline than the publisher offers;")
-    if requested.liveliness_by_topic and not offered.liveliness_by_topic:
-        reasons.append("Publisher's liveliness is automatic and subscription's is manual by topic;")
-    if (offered.lease_ns or 2**63) > (requested.lease_ns or 2**63):
-        reasons.append("Subscription's liveliness lease is shorter than the publisher's;")
-    if reasons:
-        return QoSCompatibility.ERROR, "ERROR: " + " ".join(reasons)
-    return QoSCompatibility.OK, ""
