@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | eval | clean
+# make demo | test | test-fast | test-learn | bench | lint | eval | clean
 #
 # Everything runs in .venv, which these targets make and keep up to date themselves.
 
@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py setup.cfg standalone/pyproject.toml
 
-.PHONY: demo test test-fast bench lint eval clean
+.PHONY: demo test test-fast test-learn bench lint eval clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vla_ros demo --instruction "$(INSTRUCTION)" --seed $(SEED)
@@ -21,6 +21,10 @@ test: $(VENV)/.test
 
 test-fast: $(VENV)/.test
 	@$(BIN)/python -m pytest -q -m "not slow and not demo"
+
+# Training and export too, which need torch (requirements/learn.txt).
+test-learn: $(VENV)/.learn
+	@$(BIN)/python -m pytest -q test/learn
 
 bench: $(VENV)/.test
 	@$(BIN)/python bench/run.py
@@ -32,6 +36,9 @@ lint: $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@for file in launch/*.launch.xml; do \
+	    $(BIN)/vla_ros_launch $$file --show-args >/dev/null || exit 1; \
+	done; echo "launch files: all read"
 
 clean:
 	rm -rf $(VENV) build install log dist *.egg-info
@@ -48,4 +55,9 @@ $(VENV)/.demo: requirements/demo.txt $(SOURCES)
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 	@echo "Installing the pinned packages of requirements/test.txt into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.learn: requirements/learn.txt $(VENV)/.test
+	@echo "Installing the pinned packages of requirements/learn.txt into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/learn.txt
 	@touch $@

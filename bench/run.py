@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.kinematics import SerialChain
 from vla_ros.observation.image import decode_raw, fit_image
 from vla_ros.observation.observation import Observation
 from vla_ros.paths import share
@@ -131,8 +130,7 @@ def two_processes(source: str, target: str) -> dict[str, float]:
 def filter_step() -> dict[str, float]:
     """Time SafetyFilter.step on the Panda, along a random walk of commands."""
     robot = RobotConfig.load(share() / "config" / "robots" / "panda.yaml")
-    chain = SerialChain.from_urdf(urdf(), robot.base_frame, robot.tcp_frame, robot.joints)
-    safety = SafetyFilter(robot, chain, 100.0)
+    safety = SafetyFilter(robot, robot.chain(urdf()), 100.0)
     rng = np.random.default_rng(0)
     twist = np.zeros(6)
     values = []

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from vla_ros.kinematics import SerialChain
+
 
 class RobotConfigError(ValueError):
     """The robot file is missing a key, or holds one that is wrong. The message names both."""
@@ -165,6 +167,15 @@ class RobotConfig:
         )
         _check(config, source)
         return config
+
+    def chain(self, urdf: str) -> SerialChain:
+        """Return the kinematics from the base to the TCP, by the text of the robot's URDF.
+
+        Raises:
+            vla_ros.kinematics.KinematicsError: If the URDF is not this robot's.
+
+        """
+        return SerialChain.from_urdf(urdf, self.base_frame, self.tcp_frame, self.joints)
 
     def check_joints(self, names: Sequence[str], where: str = "joint_states") -> None:
         """Check that all joints of this robot are among `names`.

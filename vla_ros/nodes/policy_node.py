@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
-from vla_ros.kinematics import KinematicsError, SerialChain, quaternion_from_rotation
+from vla_ros.kinematics import KinematicsError, quaternion_from_rotation
 from vla_ros.nodes._common import (
     CONTROL_QOS,
     LATCHED_QOS,
@@ -257,11 +257,8 @@ class PolicyNode(Node):
     def _on_robot_description(self, message: String) -> None:
         if message.data == self._description:
             return
-        robot = self._robot
         try:
-            chain = SerialChain.from_urdf(
-                message.data, robot.base_frame, robot.tcp_frame, robot.joints
-            )
+            chain = self._robot.chain(message.data)
         except KinematicsError as err:
             raise ConfigurationError(str(err)) from err
         self._description = message.data

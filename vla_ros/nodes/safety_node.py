@@ -14,7 +14,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64, String
 from std_srvs.srv import Trigger
 
-from vla_ros.kinematics import KinematicsError, SerialChain
+from vla_ros.kinematics import KinematicsError
 from vla_ros.nodes._common import (
     CONTROL_QOS,
     LATCHED_QOS,
@@ -188,13 +188,10 @@ class SafetyNode(Node):
     def _on_robot_description(self, message: String) -> None:
         if message.data == self._description:
             return
-        robot = self._robot
         try:
-            chain = SerialChain.from_urdf(
-                message.data, robot.base_frame, robot.tcp_frame, robot.joints
-            )
+            chain = self._robot.chain(message.data)
         except KinematicsError as err:
-            msg = f"robot {robot.name!r}: {err}"
+            msg = f"robot {self._robot.name!r}: {err}"
             raise ConfigurationError(msg) from err
         self._description = message.data
         self._filter.set_chain(chain)
