@@ -90,7 +90,7 @@ class Episode:
         obeyed: Whether the said cube was lifted, and no other.
         wrong: Whether a cube that was not said was lifted.
         seconds: Simulated time until then.
-        drift_m: Distance of the hand in the end from where it started.
+        drift_m: Distance of the hand in the end from where it started, if no colour is said.
         violations: Commands to the robot outside a bound.
         broken: Number of those by bound.
         ticks: Commands to the robot.
@@ -106,7 +106,7 @@ class Episode:
     obeyed: bool
     wrong: bool
     seconds: float
-    drift_m: float
+    drift_m: float | None
     violations: int
     broken: dict[str, int]
     ticks: int
@@ -166,7 +166,7 @@ class Evaluation:
             obeyed=for_said.success,
             wrong=for_said.wrong_lifted,
             seconds=(rig.now_ns - START_NS) / _SECOND_NS,
-            drift_m=float(np.linalg.norm(rig.sim.tcp_pose()[0] - start)),
+            drift_m=None if said else float(np.linalg.norm(rig.sim.tcp_pose()[0] - start)),
             violations=verdict.violations,
             broken={name: count for name, count in verdict.by_bound.items() if count},
             ticks=verdict.ticks,
@@ -326,6 +326,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
     """Return the figures of episodes, by name."""
     count = len(episodes)
     seconds = [e.seconds for e in episodes if e.obeyed]
+    drift = [e.drift_m for e in episodes if e.drift_m is not None]
     broken: dict[str, int] = {}
     for episode in episodes:
         for name, number in episode.broken.items():
@@ -343,7 +344,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
             }
             for colour in CUBES
         },
-        "drift_m_max": max(e.drift_m for e in episodes),
+        "drift_m_max": max(drift, default=None),
         "seconds_mean": float(np.mean(seconds)) if seconds else None,
         "seconds_max": max(seconds, default=None),
         "violations_by_bound": broken,

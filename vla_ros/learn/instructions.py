@@ -9,7 +9,7 @@ replaces or inserts words that no vocabulary knows, because people use words tha
 "do not touch the red cube", unknown words alone. The policy learns to hold still then.
 
 `HELD_OUT_PHRASINGS` and `HELD_OUT_NO_TARGET` are never used in training: each has a word that the
-grammar lacks.
+grammar never uses to ask for a cube ("hand me"), or lacks.
 """
 
 import random
