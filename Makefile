@@ -48,6 +48,8 @@ $(VENV)/.demo: requirements/demo.txt $(SOURCES)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 10) <= v <= (3, 13); sys.exit(0 if ok else "make: %s is Python %d.%d; 3.10 to 3.13 is needed: make PYTHON=python3.11 ..." % (sys.executable, *v))'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: no venv module: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 	@echo "Installing the pinned packages of requirements/demo.txt into $(VENV) ..."
+	@# The pip that comes with Python 3.10 takes more than ten minutes to resolve MuJoCo's needs.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip==26.3"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/demo.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e ./standalone -e .
 	@touch $@
