@@ -49,7 +49,7 @@ $(VENV)/.demo: requirements/demo.txt $(SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: no venv module: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 	@echo "Installing the pinned packages of requirements/demo.txt into $(VENV) ..."
 	@# The pip that comes with Python 3.10 takes more than ten minutes to resolve MuJoCo's needs.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip==26.3"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip==25.3"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/demo.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e ./standalone -e .
 	@touch $@

@@ -56,6 +56,7 @@ setup(
         "tokenizers>=0.15",
     ],
     extras_require={
+        "test": ["pytest", "hypothesis"],
         "sim": [
             "mujoco>=3.3.7,<5",
             "rosbags>=0.11,<0.12",
@@ -66,7 +67,6 @@ setup(
         "learn": ["torch>=2.4", "onnx>=1.16", "onnxscript>=0.1", "mujoco>=3.3.7,<5"],
     },
     zip_safe=False,
-    tests_require=["pytest"],
     entry_points={
         "console_scripts": [
             "vla_ros = vla_ros.cli:main",
