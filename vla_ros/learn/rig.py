@@ -4,7 +4,6 @@ The same two objects run in `sim_node` and `safety_node`; here, for demonstratio
 they run in one process, as fast as the machine can, and runs with the same seed are the same.
 """
 
-from vla_ros.kinematics import SerialChain
 from vla_ros.robot import RobotConfig
 from vla_ros.safety import SafetyDecision, SafetyFilter
 from vla_ros.sim.panda import PandaSim, urdf
@@ -31,7 +30,7 @@ class Rig:
         """Connect `sim` to a filter with the bounds of `robot`."""
         self.robot = robot
         self.sim = sim
-        self.chain = SerialChain.from_urdf(urdf(), robot.base_frame, robot.tcp_frame, robot.joints)
+        self.chain = robot.chain(urdf())
         robot.check_joints(sim.joint_names + robot.gripper_joints, "the simulated robot")
         self.reset(0)
 

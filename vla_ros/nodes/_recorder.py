@@ -43,7 +43,6 @@ class Recorder:
         self._recording = recording
         self._exclude = re.compile(exclude)
         self._seen: set[str] = set()
-        self.counts: dict[str, int] = {}
         node.create_timer(DISCOVERY_PERIOD_S, self._discover)
         self._discover()
 
@@ -62,14 +61,12 @@ class Recorder:
                 continue
             profile = _common_profile([endpoint.qos_profile for endpoint in endpoints])
             self._recording.add_topic(topic, types[0], [_bag_qos(profile)])
-            self.counts[topic] = 0
             self._node.create_subscription(
                 _message_class(types[0]), topic, self._writer(topic), profile, raw=True
             )
 
     def _writer(self, topic: str) -> Callable[[bytes], None]:
         def write(data: bytes) -> None:
-            self.counts[topic] += 1
             self._recording.write(topic, now_ns(self._node), data)
 
         return write

@@ -1,6 +1,6 @@
 """The demo's own node: gives the instruction, watches the task, records the bag."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ class Progress:
     speed_m_s: float = 0.0
     first_motion_ns: int | None = None
     success: bool = False
-    _seen: set[str] = field(default_factory=set)
 
 
 class DemoNode(Node):
@@ -51,7 +50,7 @@ class DemoNode(Node):
         super().__init__("demo_node")
         self.progress = Progress()
         self._heard: set[str] = set()
-        self.recorder = Recorder(self, recording, NOT_RECORDED)
+        Recorder(self, recording, NOT_RECORDED)
         self._instruction = self.create_publisher(String, "instruction", LATCHED_QOS)
         self.create_subscription(Bool, "task/success", self._on_success, CONTROL_QOS)
         self.create_subscription(TwistStamped, "safe_command", self._on_command, CONTROL_QOS)
