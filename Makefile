@@ -52,6 +52,7 @@ $(VENV)/.demo: requirements/demo.txt $(SOURCES)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip==25.3"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/demo.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e ./standalone -e .
+	@$(BIN)/vla_ros safety compile
 	@touch $@
 
 $(VENV)/.test: requirements/test.txt $(VENV)/.demo

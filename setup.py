@@ -9,6 +9,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "vla_ros"
+# What reads bags: `vla_ros replay` needs nothing else, and no ROS.
+REPLAY = ["rosbags>=0.11,<0.12", "backports.zstd>=1.0", "lz4>=4.0"]
 # colcon --symlink-install runs this file from its build folder.
 HERE = Path(__file__).resolve().parent
 
@@ -35,7 +37,9 @@ setup(
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
         # Spelt out: the setuptools of Ubuntu 22.04 does not expand "**".
+        "vla_ros.robots": ["so101/*", "ur5e/*"],
         "vla_ros.sim": ["assets/panda/*", "assets/panda/meshes/*"],
+        "vla_ros.replay.report": ["*.css", "*.js"],
         "vla_ros": ["py.typed"],
     },
     data_files=[
@@ -47,10 +51,14 @@ setup(
     ],
     python_requires=">=3.10",
     install_requires=[
+        "daqp>=0.7,<0.12",
+        # Compiles the safety filter's arithmetic, when it first runs.
+        "numba>=0.59",
         "numpy>=1.24,<3",
         "onnxruntime>=1.17",
         # OpenCV 5 renumbered its types, which breaks the cv_bridge of Humble and Jazzy.
         "opencv-python-headless>=4.5,<5",
+        "pin>=3,<5",
         "pydantic>=2.5",
         "PyYAML>=5.4",
         "tokenizers>=0.15",
@@ -59,9 +67,10 @@ setup(
         "test": ["pytest", "hypothesis"],
         "sim": [
             "mujoco>=3.3.7,<5",
-            "rosbags>=0.11,<0.12",
             "imageio-ffmpeg>=0.5",
+            *REPLAY,
         ],
+        "replay": REPLAY,
         "gpu": ["onnxruntime-gpu>=1.17"],
         "torch": ["torch>=2.4"],
         "learn": ["torch>=2.4", "onnx>=1.16", "onnxscript>=0.1", "mujoco>=3.3.7,<5"],
@@ -74,6 +83,8 @@ setup(
             "policy_node = vla_ros.nodes.policy_node:main",
             "safety_node = vla_ros.nodes.safety_node:main",
             "sim_node = vla_ros.nodes.sim_node:main",
-        ]
+        ],
+        # Named as the module, so that `-p vla_ros.replay.pytest_plugin` does no harm beside it.
+        "pytest11": ["vla_ros.replay.pytest_plugin = vla_ros.replay.pytest_plugin"],
     },
 )

@@ -14,17 +14,17 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import node
 import numpy as np
+import safety
 
 from vla_ros.observation.image import decode_raw, fit_image
 from vla_ros.observation.observation import Observation
 from vla_ros.paths import share
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.policy import Policy
-from vla_ros.robot import RobotConfig
-from vla_ros.safety.filter import SafetyFilter
-from vla_ros.sim.panda import HOME, PandaSim, urdf
-from vla_ros.types import Command, JointSample
+from vla_ros.replay.stepping import Options, replay_bag
+from vla_ros.sim.panda import PandaSim
 
 HERE = Path(__file__).parent
 DOMAIN = "98"
@@ -45,6 +45,9 @@ def main() -> int:
         "image_640x480_round_trip_ms": image_round_trip,
         "twist_one_way_1khz_us": twist_one_way,
         "filter_step_us": filter_step,
+        "filter_step_by_keep_outs_us": keep_outs,
+        "filter_growth": safety.growth_kb,
+        "safety_node_500_hz": node.safety_node,
         "model_one_core_ms": model,
         "camera_decode_and_fit_640x480_us": decode_and_fit,
         "render_160x160_ms": render,
@@ -52,8 +55,9 @@ def main() -> int:
         results[name] = measure()
         print(f"{name:<36}{results[name]}")
     if not args.no_demo:
-        results["demo"] = demo()
-        print(f"{'demo':<36}{results['demo']}")
+        for name, measure in {"demo": demo, "replay": replay, "large_bags": large_bags}.items():
+            results[name] = measure()
+            print(f"{name:<36}{results[name]}")
     args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(f"written to {args.json}")
     return 0
@@ -69,7 +73,16 @@ def machine() -> dict[str, object]:
         ),
         platform.processor(),
     )
-    packages = ["numpy", "onnxruntime", "mujoco", "cyclonedds", "rosbags", "opencv-python-headless"]
+    packages = [
+        "numpy",
+        "onnxruntime",
+        "pin",
+        "daqp",
+        "mujoco",
+        "cyclonedds",
+        "rosbags",
+        "opencv-python-headless",
+    ]
     return {
         "cpu": model_name,
         "cores": os.cpu_count(),
@@ -127,22 +140,46 @@ def two_processes(source: str, target: str) -> dict[str, float]:
     return percentiles(json.loads(near_out if source == "image" else far_out))
 
 
-def filter_step() -> dict[str, float]:
-    """Time SafetyFilter.step on the Panda, along a random walk of commands."""
-    robot = RobotConfig.load(share() / "config" / "robots" / "panda.yaml")
-    safety = SafetyFilter(robot, robot.chain(urdf()), 100.0)
-    rng = np.random.default_rng(0)
-    twist = np.zeros(6)
-    values = []
-    for tick in range(5000):
-        now = (tick + 1) * 10_000_000
-        twist = 0.9 * twist + rng.normal(0.0, 0.1, 6)
-        joints = JointSample(now, HOME + rng.normal(0, 0.01, 7), np.zeros(7), np.zeros(7), 0.08)
-        desired = Command(now, robot.base_frame, twist, 0.04)
-        start = time.perf_counter_ns()
-        safety.step(now, desired, joints)
-        values.append((time.perf_counter_ns() - start) / 1e3)
-    return percentiles(values)
+def filter_step() -> dict[str, object]:
+    """Time SafetyFilter.step on the Panda with every bound: commands inside, and pushing."""
+    return {
+        "inside": safety.step_us(safety.panda(), hard=False),
+        "pushing": safety.step_us(safety.panda(), hard=True),
+    }
+
+
+def keep_outs() -> dict[str, object]:
+    """Time SafetyFilter.step against the number of keep-outs, and draw it."""
+    figures = safety.keep_outs()
+    safety.plot(figures, HERE / "keep_outs.svg")
+    return dict(figures)
+
+
+def replay() -> dict[str, object]:
+    """Replay the demo's bag ten times in each mode; return what the fastest says of its speed.
+
+    The shares are of `wall_s`: reading, stepping, judging and measuring. `loading_s` is not in it.
+    """
+    bag, robot = Path("runs/latest/bag"), share() / "config" / "robots" / "panda.yaml"
+    bundle = share() / "bundles" / "panda_pick"
+    figures: dict[str, object] = {}
+    for mode in ("safety", "policy", "policy+safety"):
+        options = Options(mode=mode)
+        runs = [replay_bag(bag, robot, bundle, options=options) for _ in range(10)]
+        best = min(runs, key=lambda result: result.wall_s)
+        speed = {name: round(value, 4) for name, value in best.speed().items()}
+        figures[mode] = {"bag_s": round(best.duration_s, 2), **speed}
+    return figures
+
+
+def large_bags() -> dict[str, object]:
+    """Read a 2 GB bag of each storage: speed, and the peak of memory (bench/bags.py)."""
+    figures = {}
+    for storage in ("mcap", "sqlite3"):
+        command = [sys.executable, str(HERE / "bags.py"), "--storage", storage, "--json"]
+        output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+        figures[storage] = json.loads(output)
+    return figures
 
 
 def model() -> dict[str, float]:

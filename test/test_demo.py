@@ -92,6 +92,9 @@ def test_the_arm_picks_the_cube_that_is_named(tmp_path: Path, instruction: str, 
     recorded = topics(folder / "bag")
     assert recorded >= RECORDED
     assert not [topic for topic in recorded if topic.endswith("image_raw")]
+    report = (folder / "report.html").read_text()
+    assert "Task done: done after" in report
+    assert instruction in report
     if not video:
         header = (folder / "video.mp4").read_bytes()[:12]
         assert header[4:8] == b"ftyp"

@@ -11,12 +11,24 @@ COMMANDS = {
         "vla_ros.learn.evaluate",
         "measure a policy over many episodes, faster than real time",
     ),
-    "judge": ("vla_ros.replay.judge", "count the violations and latencies in a recorded bag"),
+    "play": ("vla_ros.replay.play", "publish a bag again, in step with the nodes if need be"),
+    "record": ("vla_ros.replay.record", "record topics into a bag that survives a crash"),
+    "replay": ("vla_ros.replay.replay", "step a recorded bag through the pipeline, and check it"),
+    "report": ("vla_ros.replay.report.command", "draw a recorded run as one HTML file"),
+    "judge": ("vla_ros.replay.summary", "count the violations and latencies in a recorded bag"),
 }
 LEARN_COMMANDS = {
     "generate": ("vla_ros.learn.generate", "record demonstrations of the scripted expert"),
     "train": ("vla_ros.learn.train", "train a policy on the demonstrations"),
     "export": ("vla_ros.learn.export", "export a trained policy to a bundle"),
+}
+
+SAFETY_COMMANDS = {
+    "compile": ("vla_ros.safety.compile", "compile the filter now, not when it first starts"),
+    "explain": ("vla_ros.safety.explain", "show what a robot file bounds, and how the arm stops"),
+    "lag": ("vla_ros.safety.lag", "measure the delay and tracking error of an arm in a run"),
+    "campaign": ("vla_ros.safety.campaign", "drive the filter with an adversary, and judge it"),
+    "closed-loop": ("vla_ros.sim.adversary", "the same around the simulated Panda"),
 }
 
 
@@ -26,12 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="vla_ros", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add(commands, COMMANDS, words[:1])
-    learn = commands.add_parser("learn", help="make a policy: generate, train, export")
-    _add(
-        learn.add_subparsers(dest="step", required=True, metavar="STEP"),
-        LEARN_COMMANDS,
-        words[1:2] if words[:1] == ["learn"] else [],
-    )
+    for group, text, members in (
+        ("learn", "make a policy: generate, train, export", LEARN_COMMANDS),
+        ("safety", "the safety filter: explain a robot file, attack the filter", SAFETY_COMMANDS),
+    ):
+        parser_of_group = commands.add_parser(group, help=text)
+        _add(
+            parser_of_group.add_subparsers(dest="step", required=True, metavar="STEP"),
+            members,
+            words[1:2] if words[:1] == [group] else [],
+        )
     args = parser.parse_args(words)
     try:
         return int(args.run(args))

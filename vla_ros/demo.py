@@ -97,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
     os.environ["ROS_LOG_DIR"] = str((folder / "log").resolve())
     print(f"run folder {folder}, ROS_DOMAIN_ID {os.environ['ROS_DOMAIN_ID']}")
 
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    # Said for both: who is started in the background of a script inherits SIGINT as ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _raise_interrupt)
     outcome = _run_nodes(args, folder, robot, bundle, began)
 
     # From here on nothing moves: an interrupt ends the reporting, and the bag is whole.
@@ -106,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if not outcome.nodes and outcome.reason != "interrupted":
         msg = f"not started: {outcome.reason} (see {folder}/log/launch.log)"
         raise DemoError(msg)
+    _write_report(folder, robot, summary)
     if not args.no_video and outcome.reason != "interrupted":
         _draw(folder)
     _report(folder, summary)
@@ -328,6 +331,19 @@ def _draw(folder: Path) -> None:
         print(err, file=sys.stderr)
 
 
+def _write_report(folder: Path, robot: Path, summary: dict[str, object]) -> None:
+    from vla_ros.replay.common import ERRORS  # noqa: PLC0415 - reads bags: after the run
+    from vla_ros.replay.live import result_from_bag  # noqa: PLC0415
+    from vla_ros.replay.report import write_report  # noqa: PLC0415
+    from vla_ros.replay.report.command import how_it_ended  # noqa: PLC0415
+
+    try:
+        result = result_from_bag(folder / "bag", robot)
+        write_report(result, folder / "report.html", task=how_it_ended(summary))
+    except ERRORS as err:
+        print(f"no report: {err}", file=sys.stderr)
+
+
 def _report(folder: Path, summary: dict[str, object]) -> None:
     for key in (
         *("success", "reason", "instruction", "seed", "seconds", "start_seconds"),
@@ -335,7 +351,7 @@ def _report(folder: Path, summary: dict[str, object]) -> None:
         *("policy_hz", "safe_command_hz", "violations"),
     ):
         print(f"  {key:<26}{_plain(summary.get(key))}")
-    print(f"  {folder}/summary.json, video.mp4, bag/, log/")
+    print(f"  {folder}/report.html, summary.json, video.mp4, bag/, log/")
     if not summary["success"]:
         log = folder / "log" / "launch.log"
         lines = [line for line in log.read_text(errors="replace").splitlines() if "_node" in line]

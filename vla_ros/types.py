@@ -38,6 +38,8 @@ class JointSample:
         velocity: Joint speeds in rad/s, shape (n,).
         effort: Joint torques in Nm, shape (n,), or None where the robot measures none.
         gripper: Opening between the fingers in m, or None where there is no gripper.
+        gripper_effort: Effort of the finger that is driven to close the hardest, N (Nm where it
+            turns): closing is negative. None where none is measured.
 
     """
 
@@ -46,6 +48,7 @@ class JointSample:
     velocity: Array
     effort: Array | None
     gripper: float | None
+    gripper_effort: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +67,45 @@ class Command:
     frame_id: str
     twist: Array
     gripper: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoseCommand:
+    """A pose that the TCP is to go to.
+
+    Attributes:
+        stamp_ns: Time at which its sender published it.
+        frame_id: The base frame, or for a delta the frame of the TCP.
+        position: In m, shape (3,).
+        quaternion: Unit quaternion x, y, z, w, shape (4,).
+        delta: Whether the pose is relative: to where the delta before it was to lead, or for the
+            first one, to where the TCP is when it arrives.
+        gripper: Desired opening between the fingers in m, or None to leave it as it is.
+
+    """
+
+    stamp_ns: int
+    frame_id: str
+    position: Array
+    quaternion: Array
+    delta: bool = False
+    gripper: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JointVelocityCommand:
+    """Desired speeds of the arm's joints.
+
+    Attributes:
+        stamp_ns: Time at which its sender published it.
+        velocity: In rad/s, in the order of the robot file, shape (n,).
+        gripper: Desired opening between the fingers in m, or None to leave it as it is.
+
+    """
+
+    stamp_ns: int
+    velocity: Array
+    gripper: float | None = None
+
+
+AnyCommand = Command | PoseCommand | JointVelocityCommand

@@ -88,6 +88,10 @@ def fails(plan, body: str, match: str, **given: str) -> None:
         ("$(not $(var yes))", "false"),
         ("$(and $(var yes) true)", "true"),
         ("$(or false false)", "false"),
+        (r"$(eval '\'$(var name)\' == \'a\'')", "True"),
+        (r"$(eval '\'$(var b)\' != \'two words\'')", "False"),
+        ("$(eval \"'$(env NOT_SET_HERE 0)' == '2'\")", "False"),
+        ("$(eval '$(var a) == 1')", "True"),
     ],
 )
 def test_substitutions(text, result):
@@ -109,12 +113,18 @@ def test_substitutions(text, result):
         ("$()", "name of a substitution"),
         ("$(dirname x)", "takes 0 arguments"),
         ("$(var 'a)", "' is missing"),
-        ("$(eval 1+1)", "not known"),
+        ("$(exec 1+1)", "not known"),
     ],
 )
 def test_a_malformed_substitution_is_named(text, match):
     with pytest.raises(LaunchError, match=match):
         parse(text)
+
+
+@pytest.mark.parametrize("expression", ["1+1", "a == 1", "1 == 1 == 1", "'", "1 < 2", "f() == 1"])
+def test_eval_runs_no_code(expression):
+    with pytest.raises(LaunchError, match="comparisons of two constants"):
+        substitute(f'$(eval "{expression}")', Context())
 
 
 @pytest.mark.parametrize(
@@ -315,6 +325,19 @@ def test_the_command_line_of_a_node(plan, tmp_path):
     assert "EXTRA" not in plain.environment
     assert (node.directory, node.output, plain.output) == ("/tmp", "screen", "log")
     assert plain.command[-1] == "__ns:=/left"
+
+
+def test_remaps_of_a_group_come_before_a_node_s_own(plan):
+    body = """
+      <group>
+        <set_remap from="image" to="front/image"/>
+        <node pkg="pytest" exec="pytest"><remap from="image" to="other"/></node>
+      </group>
+      <node pkg="pytest" exec="pytest"/>
+    """
+    (within, outside), _ = plan(body)
+    assert within.command[-4:] == ("-r", "image:=front/image", "-r", "image:=other")
+    assert "image:=front/image" not in outside.command
 
 
 def test_an_ament_prefix_comes_before_this_environment(plan, tmp_path, monkeypatch):

@@ -68,6 +68,39 @@ def test_one_spin_once_runs_one_callback(ros):
     assert sorted(ran) == [0, 1, 2]
 
 
+def test_a_service_answers_after_the_messages_that_came_before(ros):
+    """As in rclpy, whose executor takes one message of each subscription, then one request."""
+    asker, node = ros.node("asker"), ros.node("node")
+    order = []
+    topics = [f"topic{i}" for i in range(8)]
+
+    def answer(_, response):
+        order.append("asked")
+        return response
+
+    # Made first: it is the order in a round that counts, not that of the making.
+    node.create_service(Trigger, "ask", answer)
+    for topic in topics:
+        node.create_subscription(String, topic, lambda m: order.append(m.data), 10)
+    publishers = [asker.create_publisher(String, topic, 10) for topic in topics]
+    client = asker.create_client(Trigger, "ask")
+    assert spin_until(asker, lambda: all(p.get_subscription_count() for p in publishers))
+    assert spin_until(asker, client.service_is_ready)
+    for round_ in range(20):
+        for publisher in publishers:
+            publisher.publish(String(data="told"))
+        future = client.call_async(Trigger.Request())
+        time.sleep(0.01)
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        while "asked" not in order:
+            executor.spin_once(timeout_sec=1.0)
+        executor.remove_node(node)
+        assert order == ["told"] * len(topics) + ["asked"], round_
+        order.clear()
+        assert spin_until(asker, future.done)
+
+
 def test_a_flood_of_messages_and_a_fast_timer_do_not_starve_each_other(ros):
     node = ros.node()
     counts = {"messages": 0, "ticks": 0}

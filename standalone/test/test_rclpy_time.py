@@ -112,12 +112,16 @@ def test_simulated_time_drives_clock_and_timers(ros):
         end = time.monotonic() + 5
         while node.get_clock().now().nanoseconds != seconds * S and time.monotonic() < end:
             executor.spin_once(timeout_sec=0.05)
-        executor.spin_once(timeout_sec=0.05)
+        for _ in range(3):
+            executor.spin_once(timeout_sec=0.02)
         assert node.get_clock().now().clock_type == ClockType.ROS_TIME
 
-    for seconds in (0.5, 1.25, 1.75, 2.0, 10.0):
+    for seconds in (0.5, 1.25, 1.75, 2.0, 9.5):
         at(seconds)
-    assert calls == [int(1.25 * S), 2 * S, 10 * S]
+    assert calls == [int(1.25 * S), 2 * S, int(9.5 * S)]
+    calls.clear()
+    at(12.0)  # seen on Humble: the call of the very time is made, and one for those missed
+    assert calls == [12 * S, 12 * S]
     calls.clear()
     at(3.0)  # back in time
     at(4.0)

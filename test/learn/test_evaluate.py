@@ -40,6 +40,14 @@ def test_the_shipped_bundle_lifts_the_named_cube(evaluation, seed):
     assert episode.ticks > 100
 
 
+def test_without_the_filter_the_robot_gets_the_commands_as_they_are(evaluation):
+    # What the filter costs is measured against this: the policy succeeds, and breaks bounds.
+    episode = evaluation.run(1000, Conditions(filtered=False))
+    assert episode.success
+    assert episode.violations > 0
+    assert evaluation.run(1000, Conditions()).violations == 0
+
+
 @pytest.mark.parametrize("colour", ["red", "green", "blue"])
 def test_the_words_decide_which_cube_of_a_scene_is_lifted(evaluation, colour):
     seed = next(s for s in range(2000, 2100) if target_for(s) != colour)

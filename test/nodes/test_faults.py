@@ -74,6 +74,11 @@ def test_empty_instruction_stops_the_arm(loop: RobotLoop) -> None:
     check(loop, lambda: loop.instruct(""), "no instruction")
 
 
+def test_second_commander_stops_the_arm(loop: RobotLoop) -> None:
+    """It need not say anything: from two that may, nobody knows whom the next command is from."""
+    check(loop, lambda: loop.publisher(TwistStamped, "command"), "2 publishers on command")
+
+
 def test_estop_stops_the_arm_and_latches(loop: RobotLoop) -> None:
     estop = loop.publisher(Bool, "estop")
     loop.spin(1.0, lambda: estop.get_subscription_count() > 0)

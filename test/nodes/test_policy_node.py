@@ -364,7 +364,7 @@ def test_joint_states_of_another_robot_are_named(robot, start):
         ({"arguments": ["-p", "threads:=0"]}, "threads"),
         ({"arguments": ["-p", "max_frame_age:=100.0"]}, "max_frame_age"),
         ({"arguments": ["-p", "provider:=CUDA"]}, "provider 'CUDA' is not in this onnxruntime"),
-        ({"arguments": ["-p", "robot.joints:=['a']"]}, "panda.yaml: 'bounds.effort'"),
+        ({"arguments": ["-p", "robot.joints:=['a']"]}, "panda.yaml: 'bounds.joint_position_min'"),
     ],
 )
 def test_what_cannot_work_ends_at_once_with_one_line_that_says_why(start, options, words):

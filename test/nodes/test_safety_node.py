@@ -1,210 +1,34 @@
 """safety_node as a process, with the test as its policy and its robot."""
 
 import math
-import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import TwistStamped, Vector3
-from panda_arm import HOME, panda_urdf
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64, String
-from std_srvs.srv import Trigger
 
-from vla_ros.replay.judge import Judge, Tick
+from test.nodes import safety_rig
+from test.nodes.safety_rig import BASE, ROBOT, URDF, Rig
+from vla_ros.replay.judge import Judge
 
-DOMAIN = "61"
-ROBOT = Path(__file__).parents[2] / "config/robots/panda.yaml"
-BASE = "panda_link0"
-NAMES = [f"panda_joint{i}" for i in range(1, 8)] + [f"panda_finger_joint{i}" for i in (1, 2)]
-STOP_S = 0.1 + 0.06
-"""command_timeout and the time to brake from the bound on speed."""
+DOMAIN = 61
+STOP_S = 0.1 + 0.1
+"""command_timeout and stopping_time."""
 JITTER_S = 0.09
 """Two periods of the node, and what a busy machine may add."""
 
 
-def environment():
-    return {
-        **os.environ,
-        "ROS_DOMAIN_ID": DOMAIN,
-        "ROS_LOCALHOST_ONLY": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def start(*arguments, robot=ROBOT, log=subprocess.PIPE):
-    return subprocess.Popen(
-        [
-            sys.executable, "-m", "vla_ros.nodes.safety_node",
-            "--ros-args", "--params-file", str(robot), *arguments,
-        ],
-        env=environment(), stdout=log, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-class Rig:
-    """The test's node: publishes joint states at 100 Hz, commands at 30 Hz, keeps what it hears."""
-
-    def __init__(self):
-        os.environ.update(environment())
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=int(DOMAIN))
-        self.node = Node("rig", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        publish = self.node.create_publisher
-        self.command = publish(TwistStamped, "command", 10)
-        self.gripper = publish(Float64, "gripper_command", 10)
-        self.joints = publish(JointState, "joint_states", qos_profile_sensor_data)
-        self.description = publish(String, "robot_description", latched)
-        self.estop = publish(Bool, "estop", 10)
-        listen = self.node.create_subscription
-        listen(TwistStamped, "safe_command", self.hear_command, 100)
-        listen(Float64, "safe_gripper_command", self.hear_gripper, 100)
-        listen(DiagnosticArray, "safety_node/status", self.hear_status, 100)
-        listen(DiagnosticArray, "/diagnostics", self.hear_diagnostics, 100)
-        self.clients = {
-            name: self.node.create_client(Trigger, f"safety_node/{name}")
-            for name in ("stop", "reset")
-        }
-        self.commands, self.statuses, self.diagnostics = [], [], []
-        self.opening = None
-        self.sent_ns = 0
-        self.effort = 0.0
-        self.send_joints = True
-
-    def hear_command(self, message):
-        self.commands.append(message)
-
-    def hear_gripper(self, message):
-        self.opening = message.data
-
-    def hear_status(self, message):
-        self.statuses.append((message.header.stamp, message.status[0]))
-
-    def hear_diagnostics(self, message):
-        self.diagnostics += [s for s in message.status if s.name == "safety_node"]
-
-    def now_ns(self):
-        return self.node.get_clock().now().nanoseconds
-
-    def twist(self, linear=(0.0, 0.0, 0.0), stamp_ns=None, frame=BASE):
-        message = TwistStamped()
-        if stamp_ns is None:
-            stamp_ns = self.sent_ns = self.now_ns()
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
-        message.header.frame_id = frame
-        x, y, z = map(float, linear)
-        message.twist.linear = Vector3(x=x, y=y, z=z)
-        return message
-
-    def measured(self):
-        message = JointState()
-        stamp_ns = self.now_ns()
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
-        message.name = NAMES
-        message.position = [*HOME, 0.03, 0.03]
-        message.velocity = [0.0] * 9
-        message.effort = [self.effort] * 9
-        return message
-
-    def run(self, seconds, *, send=None, hz=30.0, also=None, also_hz=1000.0, until=None):
-        """Run for some time: `send()` gives the commands, `also()` those of a flood."""
-        start = time.monotonic()
-        due = dict.fromkeys(("joints", "send", "also"), start)
-        while (now := time.monotonic()) < start + seconds:
-            if until is not None and until():
-                return True
-            if self.send_joints and now >= due["joints"]:
-                due["joints"] += 0.01
-                self.joints.publish(self.measured())
-            if send is not None and now >= due["send"]:
-                due["send"] += 1.0 / hz
-                self.command.publish(send())
-            for _ in range(5):
-                if also is not None and now >= due["also"]:
-                    due["also"] += 1.0 / also_hz
-                    self.command.publish(also())
-            self.executor.spin_once(timeout_sec=0.001)
-        return until is not None and until()
-
-    def call(self, name):
-        future = self.clients[name].call_async(Trigger.Request())
-        assert self.run(5.0, until=future.done), f"{name} is not served"
-        return future.result()
-
-    def state(self):
-        return self.value("state")
-
-    def value(self, key):
-        return {v.key: v.value for v in self.statuses[-1][1].values}[key] if self.statuses else ""
-
-    def speed(self):
-        v = self.commands[-1].twist.linear
-        return math.hypot(v.x, v.y, v.z)
-
-    def forget(self):
-        self.commands.clear()
-        self.statuses.clear()
-        self.diagnostics.clear()
-
-    def move(self):
-        """Bring the filter into motion."""
-        go = lambda: self.twist((0.2, 0.0, 0.0))  # noqa: E731
-        moving = lambda: self.commands and self.speed() > 0.199  # noqa: E731
-        assert self.run(10.0, send=go, until=moving), self.told()
-        self.forget()
-        self.run(0.1, send=go)
-
-    def told(self):
-        return "\n".join(s.message for s in self.diagnostics[-5:])
-
-    def acted(self):
-        return {
-            name
-            for _, status in self.statuses
-            for value in status.values
-            if value.key == "acting"
-            for name in value.value.split(",")
-        }
-
-    def ticks(self):
-        return [
-            Tick(
-                m.header.stamp.sec * 10**9 + m.header.stamp.nanosec,
-                np.array([*xyz(m.twist.linear), *xyz(m.twist.angular)]),
-                self.opening,
-                np.array(HOME),
-                m.header.frame_id,
-            )
-            for m in self.commands
-        ]
-
-    def close(self):
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
-
-def xyz(vector):
-    return vector.x, vector.y, vector.z
+def start(*arguments, **options):
+    return safety_rig.start(DOMAIN, *arguments, **options)
 
 
 @pytest.fixture(scope="module")
 def rig():
-    rig = Rig()
+    rig = Rig(DOMAIN)
     yield rig
     rig.close()
 
@@ -224,14 +48,14 @@ def process(tmp_path_factory):
 def running(rig, process):
     """The node in motion; whatever a test latches or stops is undone after it."""
     assert process.poll() is None, process.log.read_text()
-    rig.description.publish(String(data=panda_urdf()))
+    rig.description.publish(String(data=URDF))
     rig.move()
     yield rig
-    rig.send_joints, rig.effort = True, 0.0
+    rig.send_joints, rig.effort = True, np.zeros(7)
     rig.estop.publish(Bool(data=False))
     rig.run(0.5)
     assert rig.call("reset").success, rig.told()
-    verdict = Judge(ROBOT, panda_urdf()).recorded(rig.ticks(), 0.0)
+    verdict = Judge(ROBOT, URDF).recorded(rig.ticks(), 0.0)
     assert verdict.violations == 0, verdict
 
 
@@ -253,8 +77,9 @@ def test_zero_at_its_rate_from_the_start(rig, process):
 
 
 def test_passes_on_what_is_within_bounds_and_says_which_command(running):
-    sent = running.twist((0.2, 0.0, 0.0))
     running.gripper.publish(Float64(data=0.5))
+    running.run(0.3, send=lambda: running.twist((0.1, 0.0, 0.0)))
+    sent = running.twist((0.1, 0.0, 0.0))
     running.command.publish(sent)
     running.run(0.05)
     assert running.state() == "RUNNING"
@@ -268,19 +93,19 @@ def test_passes_on_what_is_within_bounds_and_says_which_command(running):
 
 HOUR = 3600 * 10**9
 FAULTS = {
-    "hour-old": (lambda r: r.twist((0.2, 0, 0), r.now_ns() - HOUR), "command_max_age", "s old"),
+    "hour-old": (lambda r: r.twist((0.1, 0, 0), r.now_ns() - HOUR), "command_max_age", "s old"),
     "future": (
-        lambda r: r.twist((0.2, 0, 0), r.now_ns() + HOUR),
+        lambda r: r.twist((0.1, 0, 0), r.now_ns() + HOUR),
         "stamp_max_future",
         "in the future",
     ),
     "backwards": (
-        lambda r: r.twist((0.2, 0, 0), r.sent_ns - 1_000_000),
+        lambda r: r.twist((0.1, 0, 0), r.sent_ns - 1_000_000),
         "command_order",
         "refused",
     ),
     "wrong frame": (
-        lambda r: r.twist((0.2, 0, 0), frame="camera_link"),
+        lambda r: r.twist((0.1, 0, 0), frame="camera_link"),
         "command_frame",
         "'camera_link'",
     ),
@@ -326,7 +151,7 @@ def test_silence_ends_in_standstill(running):
 def test_joint_states_that_stop_end_in_standstill(running):
     running.send_joints = False
     began, since = running.now_ns(), len(running.commands)
-    running.run(0.6, send=lambda: running.twist((0.2, 0, 0)))
+    running.run(0.6, send=lambda: running.twist((0.1, 0, 0)))
     assert_stopped(running, began, since)
     assert "joint_state_timeout" in running.acted()
     assert "the joint states are" in running.told()
@@ -337,10 +162,10 @@ def test_wrong_commands_among_good_ones_hold_the_arm_still(running):
     began, since = running.now_ns(), len(running.commands)
     running.run(
         1.0,
-        send=lambda: running.twist((0.2, 0, 0)),
+        send=lambda: running.twist((0.1, 0, 0)),
         also=lambda: running.twist((0, 0.3, 0), frame="map"),
     )
-    assert all(t.twist[1] == 0.0 for t in running.ticks())
+    assert all(abs(t.twist[1]) < 1e-6 for t in running.ticks())
     assert_stopped(running, began, since)
     assert "command_frame" in running.acted()
     assert "'map'" in running.statuses[-1][1].message
@@ -357,7 +182,7 @@ def test_a_flood_of_good_commands_keeps_every_bound_and_the_rate(running):
 def test_estop_stops_at_once_and_latches(running):
     began, since = running.now_ns(), len(running.commands)
     running.estop.publish(Bool(data=True))
-    go = lambda: running.twist((0.2, 0, 0))  # noqa: E731
+    go = lambda: running.twist((0.1, 0, 0))  # noqa: E731
     running.run(0.5, send=go)
     moving = [t.stamp_ns for t in running.ticks()[since:] if t.twist.any()]
     assert (moving[-1] - began) / 1e9 <= 0.06 + JITTER_S
@@ -375,17 +200,21 @@ def test_estop_stops_at_once_and_latches(running):
 
 def test_stop_is_a_service_and_latches(running):
     assert running.call("stop").success
-    running.run(0.3, send=lambda: running.twist((0.2, 0, 0)))
+    running.run(0.3, send=lambda: running.twist((0.1, 0, 0)))
     assert running.state() == "STOPPED"
     assert running.speed() == 0.0
 
 
-def test_effort_over_its_bound_is_a_protective_stop(running):
-    running.effort = 75.0
-    running.run(0.4, send=lambda: running.twist((0.2, 0, 0)))
+def test_a_push_is_a_protective_stop(running):
+    running.effort = np.array([0.0] * 6 + [-10.0])
+    running.run(0.4, send=lambda: running.twist((0.1, 0, 0)))
     assert running.state() == "PROTECTIVE_STOP"
     assert running.speed() == 0.0
-    assert "panda_joint5 measures 75.0 Nm" in running.told()
+    words = "panda_joint7 is pushed with"
+    assert words in running.told()
+    refused = running.call("reset")
+    assert not refused.success
+    assert words in refused.message
 
 
 def test_joint_states_without_the_robot_s_joints_are_named(running):
@@ -394,27 +223,51 @@ def test_joint_states_without_the_robot_s_joints_are_named(running):
 
     def send():
         running.joints.publish(message)
-        return running.twist((0.2, 0, 0))
+        return running.twist((0.1, 0, 0))
 
     running.run(0.5, send=send)
     assert running.state() == "HOLDING"
     assert "joint_states has no joint 'panda_joint1'" in running.told()
 
 
-def test_bounds_are_read_only(rig, process):
-    from rcl_interfaces.srv import GetParameters, SetParameters
-    from rclpy.parameter import Parameter
+def test_bounds_can_be_tightened_but_not_loosened(running):
+    go = lambda: running.twist((0.1, 0.0, 0.0))  # noqa: E731
+    accepted, reason = running.set_parameters(bounds__linear_speed=5.0)
+    assert not accepted
+    assert "'bounds.linear_speed' can only be tightened while it runs, to at most" in reason
+    # All at once, or nothing.
+    accepted, reason = running.set_parameters(
+        bounds__linear_speed=0.25, bounds__contact_force=100.0
+    )
+    assert not accepted
+    assert "contact_force" in reason
+    accepted, reason = running.set_parameters(bounds__reaction_delay=0.01)
+    assert not accepted
+    assert "cannot be changed while it runs" in reason
+    assert running.set_parameters(bounds__linear_speed=0.12)[0]
+    running.forget()
+    running.run(0.5, send=lambda: running.twist((0.5, 0.0, 0.0)))
+    assert running.speed() == pytest.approx(0.12)
+    running.run(0.3, send=go)
+    assert running.speed() == pytest.approx(0.1)
 
-    client = rig.node.create_client(SetParameters, "safety_node/set_parameters")
-    wish = Parameter("bounds.linear_speed", value=5.0).to_parameter_msg()
-    future = client.call_async(SetParameters.Request(parameters=[wish]))
-    assert rig.run(5.0, until=future.done)
-    assert not future.result().results[0].successful
-    client = rig.node.create_client(GetParameters, "safety_node/get_parameters")
-    future = client.call_async(GetParameters.Request(names=["bounds.linear_speed"]))
-    assert rig.run(5.0, until=future.done)
-    assert future.result().values[0].double_value == 0.3
-    assert process.poll() is None
+
+def test_the_speed_is_scaled_while_it_runs(running):
+    go = lambda: running.twist((0.1, 0.0, 0.0))  # noqa: E731
+    try:
+        assert running.set_parameters(speed_scale=0.2)[0]
+        running.run(1.0, send=go)
+        # Of the TCP's speed, or of a joint's if that is less here.
+        assert 0.01 < running.speed() <= 0.2 * 0.3 + 1e-6
+        assert running.set_parameters(speed_scale=0.0)[0]
+        running.run(0.5, send=go)
+        assert running.speed() == 0.0
+        assert "scaled to 0" in running.told()
+        assert not running.set_parameters(speed_scale=1.5)[0]
+    finally:
+        assert running.set_parameters(speed_scale=1.0)[0]
+    running.run(0.3, send=go)
+    assert running.speed() == pytest.approx(0.1)
 
 
 def exits_with(process):
@@ -436,7 +289,12 @@ def test_a_missing_bound_is_named_and_nothing_starts(tmp_path, bound):
 def test_no_parameters_at_all():
     command = [sys.executable, "-m", "vla_ros.nodes.safety_node"]
     result = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=15, check=False
+        command,
+        env=safety_rig.environment(DOMAIN),
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
     )
     assert result.returncode == 1
     assert "is missing" in result.stdout + result.stderr
@@ -449,8 +307,8 @@ def test_a_rate_out_of_range():
 @pytest.mark.parametrize(
     ("description", "words"),
     [
-        (panda_urdf().replace("panda_joint3", "elbow"), "elbow"),
-        (panda_urdf().replace("panda_hand_tcp", "tool"), "panda_hand_tcp"),
+        (URDF.replace("panda_joint3", "elbow"), "elbow"),
+        (URDF.replace("panda_hand_tcp", "tool"), "panda_hand_tcp"),
         ("<robot", "not a URDF"),
     ],
 )

@@ -1,5 +1,8 @@
 """Decoding gives the same pixels whatever the encoding, padding and byte order."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -121,6 +124,18 @@ def test_compressed_grey_images_become_rgb():
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8\xff\xe0 cut"])
 def test_a_broken_compressed_image_is_refused(data):
     with pytest.raises(ImageError, match="JPEG or PNG"):
+        decode_compressed(data)
+
+
+def test_a_picture_that_claims_to_be_larger_than_any_is_refused():
+    def chunk(kind, data):
+        checked = kind + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    size = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size)
+    data = head + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+    with pytest.raises(ImageError, match="no readable JPEG or PNG"):
         decode_compressed(data)
 
 

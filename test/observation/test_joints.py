@@ -1,5 +1,7 @@
 """Joint states in any order become the robot's joints, at the time of an image."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,6 +31,14 @@ def test_any_order_and_extra_joints(order):
     np.testing.assert_allclose(sample.velocity, VELOCITY[:7])
     np.testing.assert_allclose(sample.effort, EFFORT[:7])
     assert sample.gripper == pytest.approx(0.03)
+    assert sample.gripper_effort == -8.0
+
+
+@pytest.mark.parametrize(("fingers", "seen"), [([-3.0, 5.0], -3.0), ([math.nan] * 2, None)])
+def test_the_finger_that_closes_the_hardest_counts(fingers, seen):
+    """Drivers that measure no effort of the fingers fill in NaN, which must not stop the arm."""
+    sample = JointReader(ROBOT).read(0, NAMES, POSITION, VELOCITY, [*EFFORT[:7], *fingers, 0.0])
+    assert sample.gripper_effort == seen
 
 
 def test_the_order_may_change_between_messages():

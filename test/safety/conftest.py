@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from panda_arm import HOME, panda_urdf
+from arm_weight import Weight
+from panda_arm import HOME
 
+from vla_ros import robots
 from vla_ros.kinematics import SerialChain
 from vla_ros.replay.judge import Judge, Tick
 from vla_ros.robot import RobotConfig
@@ -17,7 +19,7 @@ ROBOT_FILE = Path(__file__).parents[2] / "config/robots/panda.yaml"
 
 @pytest.fixture(scope="session")
 def urdf() -> str:
-    return panda_urdf()
+    return robots.urdf("panda")
 
 
 @pytest.fixture(scope="session")
@@ -31,21 +33,20 @@ def chain(urdf, robot) -> SerialChain:
 
 
 class Bench:
-    """A filter driven by hand, with a record for the judge and an arm that follows at once.
-
-    The TCP follows the linear velocity exactly, at whatever orientation (Newton on the Jacobian).
-    """
+    """A filter driven by hand, with a record for the judge and an arm that follows at once."""
 
     rate_hz = 100.0
     period_ns = 10_000_000
 
-    def __init__(self, robot, chain, position=HOME, *, make=SafetyFilter):
-        self.robot, self.chain = robot, chain
-        self.filter = make(robot, chain, self.rate_hz)
+    def __init__(self, robot, urdf, position=HOME, *, make=SafetyFilter):
+        self.robot, self.chain = robot, robot.chain(urdf)
+        self.weight = Weight(robot, urdf)
+        self.filter = make(robot, urdf, self.rate_hz)
         self.now = 10**12
         self.position = np.array(position, dtype=float)
-        self.effort = np.zeros(7)
-        self.opening = 0.08
+        self.effort = None
+        """What the joints measure, Nm; None: what holds the arm against gravity."""
+        self.opening, self.grip = 0.08, 0.0
         self.joints_stamp_offset = 0
         self.seen = None
         self.ticks = []
@@ -53,9 +54,13 @@ class Bench:
 
     def joints(self):
         return JointSample(
-            self.now + self.joints_stamp_offset, self.position.copy(), np.zeros(7), self.effort,
+            self.now + self.joints_stamp_offset,
+            self.position.copy(),
+            np.zeros(7),
+            self.weight.at(self.position) if self.effort is None else self.effort,
             self.opening,
-        )  # fmt: skip
+            self.grip,
+        )
 
     def command(self, linear=(0, 0, 0), angular=(0, 0, 0), gripper=None, **changes):
         given = {
@@ -77,7 +82,7 @@ class Bench:
         known = self.seen is not None and self.now - self.seen.stamp_ns <= timeout_ns
         position = self.seen.position if known else None
         self.ticks.append(Tick(self.now, self.decision.twist, self.decision.gripper, position))
-        self.move(self.decision.twist, self.period_ns / 1e9)
+        self.position = self.position + self.decision.joint_velocity * (self.period_ns / 1e9)
         self.now += self.period_ns
         return self.decision
 
@@ -87,6 +92,7 @@ class Bench:
         return self.decision
 
     def move(self, twist, seconds):
+        """Push the TCP along, at whatever orientation (Newton on the Jacobian)."""
         goal = self.tcp() + twist[:3] * seconds
         for _ in range(3):
             jacobian = self.chain.jacobian(self.position)[:3]
@@ -98,13 +104,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench(robot, chain) -> Bench:
-    return Bench(robot, chain)
+def bench(robot, urdf) -> Bench:
+    return Bench(robot, urdf)
 
 
 @pytest.fixture
-def make_bench(robot, chain):
-    return lambda **options: Bench(robot, chain, **options)
+def make_bench(robot, urdf):
+    return lambda **options: Bench(robot, urdf, **options)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ class Loop:
     def __init__(self, sim, robot, seed):
         self.sim, self.robot = sim, robot
         self.chain = SerialChain.from_urdf(urdf(), robot.base_frame, robot.tcp_frame, robot.joints)
-        self.filter = SafetyFilter(robot, self.chain, 100.0)
+        self.filter = SafetyFilter(robot, urdf(), 100.0)
         self.now = 10**9
         self.positions, self.ticks = [], []
         sim.reset(seed)
@@ -71,11 +71,12 @@ def test_pushed_at_a_face_it_stays_inside_slides_and_comes_back(sim, robot, sim_
     loop.run(4.0, direction)
     assert loop.outside() <= 0.002
     assert loop.decision.state is SafetyState.RUNNING
-    assert "workspace" in {acting.name for acting in loop.decision.acting}
+    assert any(acting.name.startswith("workspace_") for acting in loop.decision.acting)
     wall = int(np.argmax(np.abs(direction)))
     bounds = robot.bounds
     face = (bounds.workspace_max if direction[wall] > 0 else bounds.workspace_min)[wall]
-    assert abs(loop.positions[-1][wall] - face) < 0.005
+    # It slides at the margin: the tracking error and what the sensors' error is at the TCP.
+    assert abs(loop.positions[-1][wall] - face) < bounds.tracking_error + 0.006
 
     travelled = np.ptp(np.array(loop.positions)[200:], axis=0)
     assert max(np.delete(travelled, wall)) > 0.02

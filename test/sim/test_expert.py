@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla_ros.kinematics import SerialChain
 from vla_ros.robot import RobotConfig
 from vla_ros.safety import SafetyFilter, SafetyState
 from vla_ros.sim.expert import Expert
@@ -28,8 +27,7 @@ class Episode:
 
     def __init__(self, sim, seed, disturb=None, goal=None, given=None):
         robot = RobotConfig.load(ROBOT)
-        chain = SerialChain.from_urdf(urdf(), robot.base_frame, robot.tcp_frame, robot.joints)
-        safety = SafetyFilter(robot, chain, 100.0)
+        safety = SafetyFilter(robot, urdf(), 100.0)
         sim.reset(seed)
         goal = goal or target_for(seed)
         self.task = PickTask(sim, goal)

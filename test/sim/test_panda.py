@@ -236,11 +236,33 @@ def test_advance_carries_what_is_left_of_a_step(sim):
     assert sim.time_ns == 1_500_000_000
 
 
+def test_joint_velocities_move_the_joints_and_halt_when_they_stop_coming(sim):
+    sim.reset(0)
+    start = sim.data.qpos[:7].copy()
+    velocity = np.array([0.1, -0.2, 0.1, 0.2, -0.1, 0.3, 0.5])
+    for _ in range(100):
+        sim.set_joint_velocity(velocity)
+        sim.advance(0.01)
+    assert sim.data.qpos[:7] - start == pytest.approx(velocity, abs=0.01)
+    sim.advance(0.5)
+    assert np.abs(sim.data.qvel[:7]).max() < 0.01
+    assert sim.data.qpos[:7] - start == pytest.approx(1.2 * velocity, abs=0.01)
+
+
+def test_cubes_are_put_where_they_are_asked_for(sim):
+    sim.reset(0)
+    places = [(0.4, 0.1, 0.02), (0.5, 0.2, 0.02), (0.6, -0.2, 0.02)]
+    sim.put_cubes(places)
+    assert sim.cube_poses()[:, :3] == pytest.approx(np.array(places))
+
+
 def test_bad_commands_are_refused(sim):
-    with pytest.raises(ValueError, match="six finite numbers"):
+    with pytest.raises(ValueError, match="6 finite numbers"):
         sim.set_twist(np.array([np.nan, 0, 0, 0, 0, 0]))
-    with pytest.raises(ValueError, match="six finite numbers"):
+    with pytest.raises(ValueError, match="6 finite numbers"):
         sim.set_twist(np.zeros(3))
+    with pytest.raises(ValueError, match="7 finite numbers"):
+        sim.set_joint_velocity(np.zeros(6))
     with pytest.raises(ValueError, match="finite number of metres"):
         sim.set_gripper(float("inf"))
 

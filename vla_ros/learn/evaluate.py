@@ -29,7 +29,7 @@ from vla_ros.paths import share
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.controller import PolicyController
 from vla_ros.policy.policy import Chunk, Policy
-from vla_ros.replay.judge import Judge, Tick
+from vla_ros.replay.judge import Judge
 from vla_ros.robot import RobotConfig
 from vla_ros.sim.panda import CUBES, PandaSim, urdf
 from vla_ros.sim.task import PickTask, target_for
@@ -63,6 +63,7 @@ class Conditions:
             the frame arrives.
         time_limit_s: An episode without success ends then.
         replan_actions: Actions of a chunk after which the next is predicted.
+        filtered: Whether commands pass the safety filter.
 
     """
 
@@ -74,6 +75,7 @@ class Conditions:
     latency_s: float = DEFAULT_LATENCY_MS / 1e3
     time_limit_s: float = 15.0
     replan_actions: int = 4
+    filtered: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class Evaluation:
         if conditions.vary_scene:
             self._variation.vary(np.random.default_rng([seed, 11]))
         rig = self.rig
-        rig.reset(seed)
+        rig.reset(seed, filtered=conditions.filtered)
         for_goal, for_said = PickTask(rig.sim, goal or ""), PickTask(rig.sim, said or "")
         start = rig.sim.tcp_pose()[0]
         runner = _Runner(self._bundle, self._policy, rig, conditions, rng)
@@ -154,9 +156,7 @@ class Evaluation:
             for_goal.update()
             for_said.update()
         still = bool(np.abs(rig.joints().velocity).max() < STILL_SPEED)
-        verdict = self._judge.ticks(
-            [Tick(t, d.twist, d.gripper, joints.position) for t, d, joints in rig.decisions]
-        )
+        verdict = self._judge.ticks(rig.ticks)
         return Episode(
             seed=seed,
             instruction=instruction,
@@ -381,6 +381,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--replan-actions", type=int, default=4)
     parser.add_argument("--time-limit", type=float, default=15.0, help="of an episode, in s")
+    parser.add_argument(
+        "--without-filter",
+        action="store_true",
+        help="send the policy's commands as they are: what the safety filter costs in success",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
 
 
@@ -406,6 +411,7 @@ def _conditions(args: argparse.Namespace) -> Conditions:
         latency_s=args.latency_ms / 1e3,
         time_limit_s=args.time_limit,
         replan_actions=args.replan_actions,
+        filtered=not args.without_filter,
     )
 
 

@@ -19,7 +19,7 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 
-from vla_ros.robot import RobotConfig, parameters
+from vla_ros.robot import Key, RobotConfig, dynamic_parameters, parameters
 
 SECOND_NS = 1_000_000_000
 
@@ -86,23 +86,55 @@ def declare(
     return node.declare_parameter(name, default, descriptor).value
 
 
-def robot_config(node: Node) -> RobotConfig:
+def choose(node: Node, name: str, options: Sequence[str], description: str) -> str:
+    """Declare a read-only parameter with one of `options`, the first by default, and return it.
+
+    Raises:
+        ValueError: If it is something else.
+
+    """
+    text = f"{description}: {', '.join(options)}"
+    value = str(declare(node, name, options[0], text))
+    if value not in options:
+        msg = f"parameter {name!r} is {value!r}, but must be one of {', '.join(options)}"
+        raise ValueError(msg)
+    return value
+
+
+def robot_config(node: Node, *, bounds_read_only: bool = True) -> RobotConfig:
     """Declare the robot file's parameters, read-only, and return the robot that they describe.
 
     None has a default and their types are left open here, so that `RobotConfig` can say what is
-    missing or wrong and in which file.
+    missing or wrong and in which file. Volumes and points are declared once the lists that name
+    them are read.
+
+    Args:
+        node: The node that owns them.
+        bounds_read_only: Whether the bounds cannot be set. A node that lets them must check that
+            they are only tightened, in a callback of its own.
 
     Raises:
         RobotConfigError: If one is missing or wrong.
 
     """
+    values = _declare_open(node, parameters(), bounds_read_only=bounds_read_only)
+    values |= _declare_open(node, dynamic_parameters(values))
+    return RobotConfig.from_parameters(values, parameter_source(node))
+
+
+def _declare_open(
+    node: Node, keys: Mapping[str, Key], *, bounds_read_only: bool = True
+) -> dict[str, Any]:
+    """Declare parameters of any type, read-only, and return their values; None where not given."""
     values = {}
-    for name, (_, description) in parameters().items():
+    for name, key in keys.items():
         descriptor = ParameterDescriptor(
-            description=description, read_only=True, dynamic_typing=True
+            description=f"{key.text}, {key.unit}" if key.unit else key.text,
+            read_only=bounds_read_only or not name.startswith("bounds."),
+            dynamic_typing=True,
         )
         values[name] = node.declare_parameter(name, None, descriptor).value
-    return RobotConfig.from_parameters(values, parameter_source(node))
+    return values
 
 
 def parameter_source(node: Node, argv: Sequence[str] | None = None) -> str:
@@ -122,6 +154,8 @@ class Rate:
 
     def add(self, time_ns: int) -> None:
         """Record an event."""
+        if self.last_ns is not None and time_ns < self.last_ns:
+            self._times.clear()  # The clock was set back, as by a bag that is played again.
         self.count += 1
         self.last_ns = time_ns
         self._times.append(time_ns)

@@ -20,7 +20,7 @@ from vla_ros.nodes._common import (
     run,
     stamp_to_ns,
 )
-from vla_ros.observation.image import ImageError, decode_compressed, decode_raw, fit_image
+from vla_ros.observation.image import ImageError, decode_compressed, decode_image, fit_image
 from vla_ros.policy.bundle import Bundle, Camera
 from vla_ros.types import ImageArray
 
@@ -83,7 +83,7 @@ class _Stream:
         self._publisher = node.create_publisher(Image, f"observation/{camera.name}", SENSOR_QOS)
         topic = f"{camera.name}/image_raw"
         if transport == "raw":
-            message, decode = Image, _decode_image
+            message, decode = Image, decode_image
         else:
             message, decode = CompressedImage, _decode_compressed
             topic += "/compressed"
@@ -93,6 +93,8 @@ class _Stream:
     def faults(self, time_ns: int) -> list[str]:
         """Return what is wrong with the camera."""
         faults = []
+        if self._created_ns == 0:
+            self._created_ns = time_ns  # Simulated time had not begun.
         last_ns = self._received.last_ns
         silence_ms = (time_ns - (self._created_ns if last_ns is None else last_ns)) / 1e6
         if silence_ms > _SILENCE_MS:
@@ -164,17 +166,6 @@ class _Stream:
         # rclpy takes an array.array as it is, and checks anything else byte by byte.
         message.data = array("B", image.tobytes())
         self._publisher.publish(message)
-
-
-def _decode_image(message: Image) -> ImageArray:
-    return decode_raw(
-        message.data,
-        height=message.height,
-        width=message.width,
-        encoding=message.encoding,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-    )
 
 
 def _decode_compressed(message: CompressedImage) -> ImageArray:

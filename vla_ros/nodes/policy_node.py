@@ -34,7 +34,7 @@ from vla_ros.nodes._common import (
     stamp_to_ns,
 )
 from vla_ros.observation.aligner import AlignerConfig, Hold
-from vla_ros.observation.image import ImageError, decode_raw
+from vla_ros.observation.image import ImageError, decode_image
 from vla_ros.observation.joints import JointError, JointReader
 from vla_ros.observation.observation import Observation
 from vla_ros.policy.bundle import Bundle
@@ -42,6 +42,9 @@ from vla_ros.policy.controller import NO_INSTRUCTION, STOPPED, Plan, PolicyContr
 from vla_ros.policy.policy import Chunk, Policy, PolicyError
 from vla_ros.policy.tokens import InstructionError
 from vla_ros.types import Array, Frame
+
+_SAME_TIME_NS = 1000
+"""Commands less apart than that were made at one time of a clock that stands still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +86,59 @@ class _Worker:
 
     def _run(self) -> None:
         while (observation := self._observations.get()) is not None:
-            begin = time.perf_counter()
-            outcome: Chunk | str
-            try:
-                outcome = self._policy.infer(observation)
-            except PolicyError as err:
-                outcome = str(err)
-            except Exception as err:  # noqa: BLE001 - a thread that died would tell nobody
-                outcome = f"{type(err).__name__}: {err}"
-            inference_ms = (time.perf_counter() - begin) * 1e3
-            self._results.put(_Result(observation, outcome, inference_ms))
+            self._results.put(_infer(self._policy, observation))
             self._notify()
+
+
+class _Inline:
+    """Runs the model at once, and has its result take a fixed time of the node's clock.
+
+    For simulated time, which stands still meanwhile: the node does the same on every machine.
+    """
+
+    def __init__(
+        self, policy: Policy, notify: Callable[[], None], node: Node, latency_s: float
+    ) -> None:
+        """`notify` is called whenever there is a result to `collect`."""
+        self._policy = policy
+        self._notify = notify
+        self._results: list[_Result] = []
+        self._timer = node.create_timer(latency_s, self._arrive) if latency_s > 0.0 else None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def submit(self, observation: Observation) -> None:
+        """Run the model on an observation; there is one at a time."""
+        self._results.append(_infer(self._policy, observation))
+        if self._timer is None:
+            self._notify()
+        else:
+            self._timer.reset()
+
+    def collect(self) -> list[_Result]:
+        """Return the results that have come since the last call."""
+        results, self._results = self._results, []
+        return results
+
+    def close(self) -> None:
+        """Do nothing: there is no thread."""
+
+    def _arrive(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._notify()
+
+
+def _infer(policy: Policy, observation: Observation) -> _Result:
+    begin = time.perf_counter()
+    outcome: Chunk | str
+    try:
+        outcome = policy.infer(observation)
+    except PolicyError as err:
+        outcome = str(err)
+    except Exception as err:  # noqa: BLE001 - a thread that died would tell nobody
+        outcome = f"{type(err).__name__}: {err}"
+    return _Result(observation, outcome, (time.perf_counter() - begin) * 1e3)
 
 
 class PolicyNode(Node):
@@ -112,6 +157,14 @@ class PolicyNode(Node):
         threads = declare(self, "threads", 1, "Threads of an inference", limits=(1, 64))
         provider = declare(
             self, "provider", "CPUExecutionProvider", "ONNX Runtime's execution provider"
+        )
+        latency_s = declare(
+            self,
+            "simulated_latency",
+            -1.0,
+            "Time that a chunk takes, s, of a clock that stands still while the model runs, as in "
+            "a replay in lockstep; -1: the model runs beside, and takes what it takes",
+            limits=(-1.0, 10.0),
         )
         autostart = declare(self, "autostart", True, "Act at once, not only after ~/start")
         self._controller = PolicyController(
@@ -143,8 +196,12 @@ class PolicyNode(Node):
         self._chunk = self.create_publisher(Path, "policy/chunk", CONTROL_QOS)
         self._diagnostics = Diagnostics(self, self._health)
 
-        self._arrival = self.create_guard_condition(self._on_results)
-        self._worker = _Worker(self._policy, self._arrival.trigger)
+        self._worker: _Worker | _Inline
+        if latency_s < 0.0:
+            self._arrival = self.create_guard_condition(self._on_results)
+            self._worker = _Worker(self._policy, self._arrival.trigger)
+        else:
+            self._worker = _Inline(self._policy, self._on_results, self, latency_s)
         for name in self._sizes:
             receive = partial(self._on_image, camera=name)
             self.create_subscription(Image, f"observation/{name}", receive, SENSOR_QOS)
@@ -195,14 +252,7 @@ class PolicyNode(Node):
 
     def _on_image(self, message: Image, camera: str) -> None:
         try:
-            image = decode_raw(
-                message.data,
-                height=message.height,
-                width=message.width,
-                encoding=message.encoding,
-                step=message.step,
-                is_bigendian=bool(message.is_bigendian),
-            )
+            image = decode_image(message)
         except ImageError as err:
             self._reject(f"observation/{camera}", str(err))
             return
@@ -302,6 +352,9 @@ class PolicyNode(Node):
 
     def _tick(self) -> None:
         time_ns = now_ns(self)
+        if 0 <= self._last_tick_ns - time_ns < _SAME_TIME_NS:
+            # Simulated time may stand still, and the filter wants newer stamps.
+            time_ns = self._last_tick_ns + 1
         step = self._controller.tick(time_ns)
         self._last_tick_ns = time_ns
         self._rates["command"].add(time_ns)

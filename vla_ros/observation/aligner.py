@@ -191,22 +191,37 @@ class Aligner:
 
         That of the camera whose newest frame is the oldest, with the nearest frame of each other.
         """
-        newest = [camera.newest for camera in self._cameras.values()]
-        stamps = [frame.stamp_ns for frame in newest if frame is not None]
-        if len(stamps) < len(newest):
+        frames = self._together()
+        if not frames:
             return None
-        time_ns = min(stamps)
-        frames = [
-            min(camera.frames, key=lambda frame: abs(frame.stamp_ns - time_ns))
-            for camera in self._cameras.values()
-        ]
-        stamps = [frame.stamp_ns for frame in frames]
-        if max(stamps) - min(stamps) > self._config.max_skew_ns:
-            return None
-        joints = self._joints.at(min(stamps), self._config.max_joint_age_ns)
+        stamp_ns = min([frame.stamp_ns for frame in frames])
+        joints = self._joints.at(stamp_ns, self._config.max_joint_age_ns)
         if joints is None:
             return None
-        return Moment(min(stamps), {frame.camera: frame.image for frame in frames}, joints)
+        return Moment(stamp_ns, {frame.camera: frame.image for frame in frames}, joints)
+
+    def moment_ns(self) -> int:
+        """Return the stamp of the newest moment, -1 if there is none."""
+        stamps = [frame.stamp_ns for frame in self._together()]
+        if not stamps or not self._joints.knows(min(stamps), self._config.max_joint_age_ns):
+            return -1
+        return min(stamps)
+
+    def _together(self) -> list[Frame]:
+        """Return each camera's frame of the newest moment, none without one within the skew."""
+        newest = [camera.frames[-1] for camera in self._cameras.values() if camera.frames]
+        if len(newest) < len(self._cameras):
+            return []
+        time_ns = min([frame.stamp_ns for frame in newest])
+        frames = [
+            # Mostly it is the newest itself.
+            last
+            if last.stamp_ns == time_ns
+            else min(camera.frames, key=lambda frame: abs(frame.stamp_ns - time_ns))
+            for camera, last in zip(self._cameras.values(), newest, strict=True)
+        ]
+        stamps = [frame.stamp_ns for frame in frames]
+        return [] if max(stamps) - min(stamps) > self._config.max_skew_ns else frames
 
 
 def _age(stamp_ns: int, now_ns: int, limit_ns: int) -> str:

@@ -1,6 +1,7 @@
 """From a camera message's bytes to the RGB image that a model was trained on."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -131,13 +132,27 @@ def decode_raw(
             f"{encoding} each) take {step * height}"
         )
         raise ImageError(msg)
-    pixels = np.lib.stride_tricks.as_strided(buffer, (height, row), (step, 1), writeable=False)
-    pixels = np.ascontiguousarray(pixels).reshape(height, width, form.pixel_bytes)
+    if buffer.size != row * height:  # rows have padding
+        padded = np.lib.stride_tricks.as_strided(buffer, (height, row), (step, 1), writeable=False)
+        buffer = np.ascontiguousarray(padded)
+    pixels: ImageArray = buffer.reshape(height, width, form.pixel_bytes)
     if form.channels < form.pixel_bytes:  # 16 bits: the high byte
         pixels = pixels[..., 0:1] if is_bigendian else pixels[..., 1:2]
     if form.conversion is None:
         return pixels
     return np.asarray(cv2.cvtColor(pixels, form.conversion), np.uint8)
+
+
+def decode_image(message: Any) -> ImageArray:  # noqa: ANN401 - rclpy's class, or a bag's
+    """Return the RGB image of a sensor_msgs/Image, as `decode_raw` does."""
+    return decode_raw(
+        message.data,
+        height=message.height,
+        width=message.width,
+        encoding=message.encoding,
+        step=message.step,
+        is_bigendian=bool(message.is_bigendian),
+    )
 
 
 def decode_compressed(data: Buffer) -> ImageArray:
@@ -156,7 +171,10 @@ def decode_compressed(data: Buffer) -> ImageArray:
     buffer = np.frombuffer(data, np.uint8)
     # The sensor's orientation counts, as in training: not a flag in the file.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(buffer, flags) if buffer.size else None
+    try:
+        image = cv2.imdecode(buffer, flags) if buffer.size else None
+    except cv2.error:  # of pictures that claim to be larger than any
+        image = None
     if image is None:
         msg = f"the {buffer.size} bytes of the compressed image are no readable JPEG or PNG"
         raise ImageError(msg)

@@ -1,7 +1,10 @@
 """Measured joints: from a message's lists to the robot's order, and to the time of an image."""
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add, itemgetter
 
 import numpy as np
 
@@ -16,6 +19,25 @@ class JointError(ValueError):
     """A joint state lacks what the robot file names, or holds what is no measurement."""
 
 
+def in_order(
+    joints: Sequence[str], names: Sequence[str], values: Sequence[float], what: str
+) -> list[float]:
+    """Return one value for each of `joints`, from lists in another order.
+
+    Raises:
+        JointError: If `names` are not exactly these joints, or `values` has another length.
+
+    """
+    if sorted(names) != sorted(joints) or len(values) != len(names):
+        msg = (
+            f"{what} has {len(values)} values for the joints {', '.join(names) or 'none'}: it is "
+            f"to have one for each of {', '.join(joints)}"
+        )
+        raise JointError(msg)
+    by_name = dict(zip(names, values, strict=True))
+    return [by_name[joint] for joint in joints]
+
+
 class JointReader:
     """Picks a robot's joints out of joint states, in whatever order and company they come."""
 
@@ -25,6 +47,7 @@ class JointReader:
         self._names: tuple[str, ...] = ()
         self._arm: list[int] = []
         self._fingers: list[int] = []
+        self._pick: Callable[[tuple[float, ...]], tuple[float, ...]] = tuple
 
     def read(
         self,
@@ -52,15 +75,42 @@ class JointReader:
             self._arm = [self._find(joint, names) for joint in self._robot.joints]
             self._fingers = [self._find(joint, names) for joint in self._robot.gripper_joints]
             self._names = tuple(names)
-        positions = self._take("position", position, self._arm + self._fingers)
+            size, arm = len(self._names), self._arm
+            self._pick = itemgetter(
+                *arm, *self._fingers, *(size + i for i in arm), *(2 * size + i for i in arm)
+            )
         count = len(self._arm)
+        if len(position) == len(velocity) == len(effort) == len(names):
+            # All at once: an array of few numbers costs no more than one of one.
+            taken = self._pick((*position, *velocity, *effort))
+            if math.isfinite(sum(taken)):
+                every = np.array(taken, np.float64)
+                fingers = taken[count : -2 * count]
+                return JointSample(
+                    stamp_ns,
+                    every[:count],
+                    every[-2 * count : -count],
+                    every[-count:],
+                    float(reduce(add, fingers)) if fingers else None,
+                    self._closing(effort),
+                )
+        positions = self._take("position", position, self._arm + self._fingers)
         return JointSample(
             stamp_ns=stamp_ns,
             position=positions[:count],
             velocity=self._take("velocity", velocity, self._arm),
             effort=self._take("effort", effort, self._arm) if len(effort) else None,
-            gripper=float(positions[count:].sum()) if self._fingers else None,
+            gripper=reduce(add, positions[count:].tolist()) if self._fingers else None,
+            gripper_effort=self._closing(effort),
         )
+
+    def _closing(self, effort: Sequence[float]) -> float | None:
+        """Return the effort of the finger that closes the hardest, None where none is measured."""
+        if not self._fingers or not len(effort):
+            return None
+        least = min([float(effort[index]) for index in self._fingers])
+        # Drivers that know the arm's efforts alone fill in NaN for the fingers.
+        return least if math.isfinite(least) else None
 
     def _find(self, joint: str, names: Sequence[str]) -> int:
         if joint in names:
@@ -75,12 +125,15 @@ class JointReader:
         if len(values) != len(self._names):
             msg = f"joint_states has {len(values)} values of {what} for {len(self._names)} joints"
             raise JointError(msg)
-        taken = np.array([values[index] for index in indices], np.float64)
-        if not np.isfinite(taken).all():
-            joint = self._names[indices[int(np.argmin(np.isfinite(taken)))]]
+        taken = [values[index] for index in indices]
+        # What is not finite makes the sum so; so does the sum of values that are absurd.
+        if not math.isfinite(sum(taken)) and not all(map(math.isfinite, taken)):
+            joint = next(
+                self._names[index] for index in indices if not math.isfinite(values[index])
+            )
             msg = f"the {what} of {joint!r} in joint_states is not finite"
             raise JointError(msg)
-        return taken
+        return np.array(taken, np.float64)
 
 
 class JointHistory:
@@ -105,6 +158,13 @@ class JointHistory:
     def clear(self) -> None:
         """Forget all."""
         self._samples.clear()
+
+    def knows(self, stamp_ns: int, tolerance_ns: int) -> bool:
+        """Return whether `at` would return a sample."""
+        if not self._samples:
+            return False
+        first_ns, last_ns = self._samples[0].stamp_ns, self._samples[-1].stamp_ns
+        return first_ns - tolerance_ns <= stamp_ns <= last_ns + tolerance_ns
 
     def at(self, stamp_ns: int, tolerance_ns: int) -> JointSample | None:
         """Return the joints at a time: interpolated between two samples, or the nearest one.
@@ -141,10 +201,15 @@ def _between(before: JointSample, after: JointSample, stamp_ns: int) -> JointSam
     effort = None
     if before.effort is not None and after.effort is not None:
         effort = mix(before.effort, after.effort)
+    gripper_effort = None
+    if before.gripper_effort is not None and after.gripper_effort is not None:
+        change = after.gripper_effort - before.gripper_effort
+        gripper_effort = before.gripper_effort + change * share
     return JointSample(
         stamp_ns=stamp_ns,
         position=mix(before.position, after.position),
         velocity=mix(before.velocity, after.velocity),
         effort=effort,
         gripper=gripper,
+        gripper_effort=gripper_effort,
     )

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vla_ros.observation.image import ImageSpec
 from vla_ros.types import Array
+from vla_ros.yaml_text import parse_yaml
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.yaml"
@@ -356,7 +357,7 @@ def _manifest_file(path: Path) -> Path:
 
 def _read_yaml(file: Path) -> object:
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return parse_yaml(file.read_text(encoding="utf-8"))
     except OSError as err:
         msg = f"{file}: {err.strerror}"
         raise BundleError(msg) from err

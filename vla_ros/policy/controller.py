@@ -24,20 +24,39 @@ EXHAUSTED = Hold("chunk exhausted", "the next chunk is late")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where a chunk that has just started will bring the TCP.
+    """Where a chunk that has just started will bring the TCP; worked out when asked for.
 
     Attributes:
         stamp_ns: Stamp of the observation that the chunk was predicted from.
         period_ns: Time of one action.
-        positions: Of the TCP in the base frame after each action still to be executed, m, (m, 3).
-        rotations: Of the TCP in the base frame, likewise, (m, 3, 3).
+        twists: Of the actions still to be executed, shape (m, 6).
+        joints: Joint positions from which they start, shape (n,).
+        chain: The robot's kinematics.
 
     """
 
     stamp_ns: int
     period_ns: int
-    positions: Array
-    rotations: Array
+    twists: Array
+    joints: Array
+    chain: SerialChain
+
+    @property
+    def positions(self) -> Array:
+        """Of the TCP in the base frame after each of the actions, m, shape (m, 3)."""
+        start, _ = self.chain.pose(self.joints)
+        moves = self.twists[:, :3] * (self.period_ns / 1e9)
+        return np.cumsum(np.vstack([start, moves]), axis=0)[1:]
+
+    @property
+    def rotations(self) -> Array:
+        """Of the TCP in the base frame, likewise, shape (m, 3, 3)."""
+        _, rotation = self.chain.pose(self.joints)
+        rotations = []
+        for turn in self.twists[:, 3:] * (self.period_ns / 1e9):
+            rotation = rotation_from_rotvec(turn) @ rotation
+            rotations.append(rotation)
+        return np.array(rotations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +155,7 @@ class PolicyController:
     def add_frame(self, frame: Frame) -> bool:
         """Take a camera's frame; return False if it is late, a duplicate or out of order."""
         newer = self.aligner.add_frame(frame)
-        moment = self.aligner.moment()
-        shown_ns = -1 if moment is None else moment.stamp_ns
+        shown_ns = self.aligner.moment_ns()
         self._completes = shown_ns != self._shown_ns
         self._shown_ns = shown_ns
         return newer
@@ -250,7 +268,7 @@ class PolicyController:
             return self._failure
         if self._moved:
             return EXHAUSTED
-        if not self._inferring and self.aligner.moment() is None:
+        if not self._inferring and self.aligner.moment_ns() < 0:
             return OUT_OF_STEP
         return NO_MODEL
 
@@ -280,12 +298,10 @@ class PolicyController:
         joints = self.aligner.joints
         if joints is None or self._chain is None:
             return None
-        position, rotation = self._chain.pose(joints.position)
-        period_s = self._period_ns / 1e9
-        positions, rotations = [], []
-        for twist in self._scheduler.remaining():
-            position = position + twist[:3] * period_s
-            rotation = rotation_from_rotvec(twist[3:] * period_s) @ rotation
-            positions.append(position)
-            rotations.append(rotation)
-        return Plan(chunk.stamp_ns, self._period_ns, np.array(positions), np.array(rotations))
+        return Plan(
+            chunk.stamp_ns,
+            self._period_ns,
+            self._scheduler.remaining(),
+            joints.position,
+            self._chain,
+        )

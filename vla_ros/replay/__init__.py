@@ -1,1 +1,1 @@
-"""What a recorded run says: violations and latencies, counted from the bag."""
+"""Bags: read, recorded, played, stepped through the pipeline, judged and reported."""

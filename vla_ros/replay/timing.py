@@ -88,29 +88,39 @@ def join(
             tick's.
 
     """
+    ways = followed_chunks(chunks, commands, safe_commands, followed)
+    return Timing(
+        image_to_command_ms=[(command - observed) / 1e6 for observed, command, _ in ways],
+        image_to_safe_command_ms=[(tick - observed) / 1e6 for observed, _, tick in ways],
+        policy_hz=_rate_hz(commands),
+        chunk_hz=_rate_hz([command for _, command in chunks]),
+        safe_command_hz=_rate_hz(safe_commands),
+    )
+
+
+def followed_chunks(
+    chunks: Sequence[tuple[int, int]],
+    commands: Sequence[int],
+    safe_commands: Sequence[int],
+    followed: Sequence[tuple[int, int]],
+) -> list[tuple[int, int, int]]:
+    """Return the stamps of observation, first command and first tick of chunks that were followed.
+
+    The arguments are those of `join`.
+    """
     known, sent = set(commands), set(safe_commands)
     first_tick: dict[int, int] = {}
     for command, tick in followed:
         if tick in sent:
             first_tick[command] = min(tick, first_tick.get(command, tick))
     used = sorted(first_tick)
-    to_command, to_safe = [], []
+    ways = []
     for observed, command in chunks:
-        if command not in known:
-            continue
         # The filter may have been given a newer command before it came to follow this one.
         at = bisect_left(used, command)
-        if at == len(used):
-            continue
-        to_command.append((command - observed) / 1e6)
-        to_safe.append((first_tick[used[at]] - observed) / 1e6)
-    return Timing(
-        image_to_command_ms=to_command,
-        image_to_safe_command_ms=to_safe,
-        policy_hz=_rate_hz(commands),
-        chunk_hz=_rate_hz([command for _, command in chunks]),
-        safe_command_hz=_rate_hz(safe_commands),
-    )
+        if command in known and at < len(used):
+            ways.append((observed, command, first_tick[used[at]]))
+    return ways
 
 
 def _percentiles(values: list[float]) -> dict[str, float | None]:

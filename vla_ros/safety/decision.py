@@ -1,7 +1,9 @@
 """What the filter answers at each step."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from vla_ros.types import Array
 
@@ -18,19 +20,21 @@ class SafetyState(Enum):
     STOPPED = "STOPPED"
     """Stopped by request."""
     PROTECTIVE_STOP = "PROTECTIVE_STOP"
-    """Stopped by a measured effort over its bound."""
+    """Stopped by a measured effort, or a torque or force from outside, over its bound."""
     EMERGENCY_STOP = "EMERGENCY_STOP"
-    """Stopped by the e-stop."""
+    """Stopped by the e-stop, or its silence."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acting:
+class Acting(NamedTuple):
     """A bound that changed or refused something since the last step.
 
     Attributes:
-        name: The bound, by its key in the robot file, or the check that refused an input
-            (`command_frame`, `command_finite`, `command_order`, `joint_states_malformed`,
-            `joint_states_order`, `gripper_finite`), or `workspace`.
+        name: The bound, by its key in the robot file, or the check that refused an input,
+            or holds the arm (`command_frame`, `command_finite`, `command_quaternion`,
+            `command_order`, `command_joints`, `command_publishers`, `joint_states_malformed`,
+            `joint_states_order`, `joint_states_frozen`, `gripper_finite`, `require_approval`,
+            `speed_scale`, `robot_description`, `stop`, `estop`). Of a bound on each joint, with the
+            joint's name: `joint_speed.<joint>`.
         amount: By how much, in the bound's unit: what was taken from a motion, or how far an input
             was over. 1.0 for a refusal that has no size.
 
@@ -47,6 +51,7 @@ class SafetyDecision:
     Attributes:
         stamp_ns: Time of the step.
         twist: Twist of the TCP in the base frame, m/s and rad/s, shape (6,).
+        joint_velocity: The joint velocities that make it, rad/s, shape (n,).
         gripper: Opening between the fingers in m, or None as long as it was never measured.
         state: State of the filter.
         acting: Bounds that acted.
@@ -57,8 +62,18 @@ class SafetyDecision:
 
     stamp_ns: int
     twist: Array
+    joint_velocity: Array
     gripper: float | None
     state: SafetyState
     acting: tuple[Acting, ...]
     reason: str
     command_stamp_ns: int | None
+    _measure: Callable[[], dict[str, float]] = field(repr=False, compare=False)
+
+    @property
+    def margins(self) -> dict[str, float]:
+        """Return what is left to each bound, in its unit, below 0 where it is over.
+
+        Worked out when asked for, which must be before the filter's next step.
+        """
+        return self._measure()

@@ -1,15 +1,24 @@
 """The safety filter: the only way from a command to the robot."""
 
-import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from vla_ros.kinematics import SerialChain
+from vla_ros.kinematics import (
+    quaternion_from_rotation,
+    rotation_from_quaternion,
+    rotation_from_rotvec,
+    rotvec_from_rotation,
+)
 from vla_ros.robot import RobotConfig
+from vla_ros.safety.contact import ContactWatch
 from vla_ros.safety.decision import Acting, SafetyDecision, SafetyState
+from vla_ros.safety.gripper import GripperLimiter
 from vla_ros.safety.inputs import (
     SECOND_NS,
     AcceptedCommand,
+    AcceptedJoints,
     CommandInput,
     JointInput,
     Refusal,
@@ -17,29 +26,21 @@ from vla_ros.safety.inputs import (
     integer,
     numbers,
 )
-from vla_ros.safety.limits import (
-    STANDSTILL,
-    ZERO,
-    Interval,
-    Vector,
-    allowed_speeds,
-    clip,
-    distance,
-    norm,
-    scale_to,
-    step_angular,
-    step_linear,
-)
-from vla_ros.safety.position import TcpPosition
-from vla_ros.types import Command, JointSample
+from vla_ros.safety.motion import Motion, MotionLimiter, PoseTarget, Target
+from vla_ros.safety.motion.limiter import Output
+from vla_ros.safety.supervisor import Supervisor
+from vla_ros.types import AnyCommand, Array, JointSample
 
 _LONGEST_PERIOD = 1.5
 """After a longer gap, in periods, the velocity may change by no more than after this one."""
+_LEASH_S = 0.25
+"""Deltas add up ahead of the TCP by no more than it goes in this time at its greatest speed: more
+than it is behind by when it follows them, little enough to turn round where it is held back."""
+_FROZEN_WAY = 0.1
+"""Way of a joint in rad that must show in the joint states: twice what the fastest bounds of the
+shipped robots make of their reaction delay."""
 _NOTHING = 1e-9
-"""Changes smaller than this, in m/s or rad/s, are rounding, not a bound that acts."""
-_REFUSAL_SHOWN_NS = SECOND_NS
-"""How long a refused input stays in the reason; `acting` names it at its own step only."""
-_SEVERITY = (SafetyState.STOPPED, SafetyState.PROTECTIVE_STOP, SafetyState.EMERGENCY_STOP)
+"""Amounts smaller than this are rounding, not a bound that acts."""
 
 
 class SafetyFilter:
@@ -47,76 +48,104 @@ class SafetyFilter:
 
     Always true of what `step` returns, whatever came in and whenever it is called:
 
-    1. The twist is finite and within the speed bounds. From one step to the next it changes by no
-       more than the acceleration bound times min(time between, 1.5 periods), or not at all where
-       time stood still or went back. The gripper's opening is within its range.
-    2. The TCP can stop before the workspace's faces, with the deceleration that is left to each
-       axis. `limits` has the formulas and why they can always be kept.
-    3. Outside a face, motion further out is refused and motion back in is allowed; along it, the
-       motion slides.
+    1. It is finite and within the bounds on speed, acceleration and jerk, against what was sent
+       last, over min(time between, 1.5 periods), or unchanged where time stood still or went back.
+       The gripper's opening is within its range and its speed.
+    2. The arm can stop inside the workspace, the joints' ranges and the torques, out of every
+       keep-out: `motion` has the formulas, and why this can always be kept.
+    3. Outside a boundary, motion further out is refused and motion back in is allowed; along it,
+       the motion slides.
     4. Without an acceptable command for `command_timeout`, or acceptable joint states for
-       `joint_state_timeout`, and for `refused_command_hold` after a refused command, it brakes to
-       zero; it goes on when commands and joint states are fresh and good again.
-    5. The e-stop, `stop`, and measured efforts over their bounds brake to zero and latch, until
-       `reset`.
-    6. Each decision names the bounds that acted, and the reason of a stop.
+       `joint_state_timeout`, and while `supervisor` holds for another cause (a refused command, two
+       commanders, a missing approval, its own lateness), it brakes to zero, and goes on when the
+       cause is gone.
+    5. The e-stop and its silence, `stop`, measured efforts, external torques and forces over their
+       bounds brake to zero and latch, until `reset`, which needs the arm at rest.
+    6. Each decision names the bounds that acted and by how much, how far it was from others, and
+       the reason of a stop.
 
     `step` raises nothing, whatever its arguments, and holds no more memory the longer it runs.
-    Accelerations are counted from the last sent twist, not from the measured one, which lags behind
-    and would slow the robot down.
+    Accelerations are counted from the last sent command, not from what is measured, which lags
+    behind and would slow the robot down.
     """
 
-    def __init__(self, robot: RobotConfig, chain: SerialChain | None, rate_hz: float) -> None:
+    def __init__(
+        self,
+        robot: RobotConfig,
+        urdf: str | None,
+        rate_hz: float,
+        *,
+        output: Output = "twist",
+        require_approval: bool = False,
+    ) -> None:
         """Start at rest.
 
         Args:
             robot: Names and bounds.
-            chain: From base to TCP; None if the robot's description is still to come (`set_chain`).
+            urdf: Text of the robot's URDF; None if it is still to come (`set_robot_description`).
             rate_hz: Rate at which `step` is called.
+            output: `twist` or `joint_velocity`: which of the two of a decision the robot follows.
+            require_approval: Whether each new instruction (`instruct`) holds the arm until
+                `approve`.
 
         Raises:
-            ValueError: If the rate is too low for the robot file's reaction delay.
+            ValueError: If the rate does not suit the robot file, or the URDF is not this robot's.
 
         """
-        bounds = robot.bounds
-        self._bounds = bounds
-        self._period = _LONGEST_PERIOD / rate_hz
-        if not 0.0 < self._period <= 2.0 * bounds.reaction_delay:
-            least = _LONGEST_PERIOD / (2.0 * bounds.reaction_delay)
+        if not rate_hz > 0.0 or _LONGEST_PERIOD / rate_hz > robot.bounds.stopping_time / 2.0:
+            least = 2.0 * _LONGEST_PERIOD / robot.bounds.stopping_time
             msg = (
-                f"a rate of {rate_hz} Hz is too low for 'bounds.reaction_delay' of "
-                f"{bounds.reaction_delay} s, within which braking is to start: "
-                f"use at least {least:.1f} Hz"
+                f"a rate of {rate_hz} Hz is too low for 'bounds.stopping_time' of "
+                f"{robot.bounds.stopping_time} s: use at least {least:.1f} Hz"
             )
             raise ValueError(msg)
-        self._period_ns = int(self._period * SECOND_NS)
-        self._braking = bounds.linear_acceleration / math.sqrt(3.0)
-        self._command_timeout_ns = round(bounds.command_timeout * SECOND_NS)
-        self._hold_ns = round(bounds.refused_command_hold * SECOND_NS)
-        self._joint_timeout_ns = round(bounds.joint_state_timeout * SECOND_NS)
+        self._robot = robot
+        self._rate_hz = rate_hz
+        self._output = output
+        self._scale = 1.0
+        self._period_ns = int(_LONGEST_PERIOD / rate_hz * SECOND_NS)
+        self._joint_timeout_ns = 0
+        self._supervisor = Supervisor(robot, rate_hz, require_approval=require_approval)
         self._command = CommandInput(robot)
         self._joints = JointInput(robot)
-        self._position_of = None if chain is None else TcpPosition(chain)
-
+        self._gripper = GripperLimiter(robot)
+        self._urdf: str | None = None
+        self._limiter: MotionLimiter | None = None
+        self._contact: ContactWatch | None = None
+        self._motion: Motion | None = None
         self._time_ns: int | None = None
-        self._linear: Vector = ZERO
-        self._angular: Vector = ZERO
-        self._gripper: float | None = None
-        self._gripper_wish: float | None = None
-        self._has_gripper = bool(robot.gripper_joints)
-        self._latch: SafetyState | None = None
-        self._latch_reason = ""
-        self._estop_engaged = False
-        self._refusal: Refusal | None = None
-        self._refusal_ns = 0
-        self._distrusted_ns: int | None = None
+        self._followed: AcceptedCommand | None = None
+        self._target: Target | None = None
+        self._unseen_way = 0.0
         self._acting: dict[str, float] = {}
+        self._standstill: tuple[float, ...] = (0.0,) * len(robot.joints)
+        self.limit(robot, 1.0)
+        if urdf is not None:
+            self.set_robot_description(urdf)
 
-    def set_chain(self, chain: SerialChain) -> None:
-        """Set the kinematics, once the robot's description is there."""
-        self._position_of = TcpPosition(chain)
+    def set_robot_description(self, urdf: str) -> None:
+        """Set the text of the robot's URDF, once it is there.
 
-    def receive(self, command: Command, now_ns: int) -> None:
+        A second one, of another robot, is a protective stop that only a restart ends.
+
+        Raises:
+            ValueError: If the rate does not suit the robot file, or the URDF is not this robot's.
+
+        """
+        if urdf == self._urdf:
+            return
+        if self._urdf is not None:
+            why = "robot_description has changed: start the filter anew"
+            self._supervisor.condemn(why)
+            return
+        limiter = MotionLimiter(self._robot, urdf, self._rate_hz, output=self._output)
+        self._chain = self._robot.chain(urdf)
+        if self._robot.bounds.effort_samples:
+            self._contact = ContactWatch(self._robot, urdf)
+        self._urdf, self._limiter = urdf, limiter
+        self.limit(self._robot, self._scale)
+
+    def receive(self, command: AnyCommand, now_ns: int) -> None:
         """Take a command without a step: for a caller that is sent several between two steps.
 
         A refused one is named at the next step, refreshes no timeout, and holds the arm still for
@@ -127,10 +156,9 @@ class SafetyFilter:
             return
         accepted = self._command.accepted
         refusal = self._command.offer(command, now)
-        self._note(refusal, now)
-        if refusal is not None and refusal.name != "command_order":
+        if refusal is not None:
             # Messages that overtake each other are the network's doing, not their sender's.
-            self._distrusted_ns = now
+            self._note(refusal, now, hold=refusal.name != "command_order")
         opening = attribute(command, "gripper")
         if self._command.accepted is not accepted and opening is not None:
             self.receive_gripper(opening)
@@ -141,53 +169,155 @@ class SafetyFilter:
         if value is None:
             self._act("gripper_finite", 1.0)
         else:
-            self._gripper_wish = value[0]
+            self._gripper.wish = value[0]
 
     def receive_joints(self, joints: JointSample, now_ns: int) -> None:
         """Take a joint sample without a step, as `receive` takes a command."""
         now = integer(now_ns)
         if now is None:
             return
-        self._note(self._joints.offer(joints, now), now)
+        before = self._joints.accepted
+        refusal = self._joints.offer(joints, now)
+        if refusal is not None:
+            self._note(refusal, now, hold=False)
+            return
+        sample = self._joints.accepted
+        if sample is None or sample is before:
+            return
+        self._watch_frozen(before, sample)
+        if sample.gripper is not None and self._robot.gripper_joints:
+            self._gripper.start(sample.gripper)
         if self._joints.tripped:
-            self._set_latch(SafetyState.PROTECTIVE_STOP, self._joints.overload)
+            self._stop_for(self._joints.overload, "effort")
+        if self._contact is not None:
+            self._contact.add(sample)
+            if self._contact.touch:
+                self._stop_for(self._contact.touch, self._contact.cause)
 
-    def refuse(self, name: str, reason: str, now_ns: int) -> None:
-        """Name an input that the caller could not even read, at the next step."""
-        self._note(Refusal(name, 1.0, reason), now_ns)
+    def refuse(self, name: str, reason: str, now_ns: int, *, hold: bool = False) -> None:
+        """Name an input that the caller could not even read, at the next step.
 
-    def estop(self, engaged: bool, now_ns: int) -> None:  # noqa: ARG002, FBT001 - part of the interface
-        """Take the state of the e-stop. Engaged, it latches; released, it stays latched."""
-        self._estop_engaged = bool(engaged)
-        if self._estop_engaged:
-            self._set_latch(SafetyState.EMERGENCY_STOP, "the e-stop was engaged")
+        Args:
+            name: Of the check.
+            reason: One line.
+            now_ns: Time at which it came.
+            hold: Whether it is a command, whose sender is not trusted for `refused_command_hold`.
+
+        """
+        self._note(Refusal(name, 1.0, reason), now_ns, hold=hold)
+
+    def publishers(self, names: Sequence[str]) -> None:
+        """Take the names of all nodes that can send commands now; more than one hold the arm."""
+        self._supervisor.publishers(names)
+
+    def instruct(self, text: str, now_ns: int) -> None:
+        """Take the instruction that the policy is given; a new one may need an approval."""
+        if self._supervisor.instruct(text):
+            self._command.forget(now_ns)
+
+    def approve(self, now_ns: int) -> tuple[bool, str]:
+        """Approve the present instruction; motion then needs a command stamped after `now_ns`.
+
+        Returns:
+            Whether an approval was missing, and a line.
+
+        """
+        approved, line = self._supervisor.approve()
+        if approved:
+            self._command.forget(now_ns)
+        return approved, line
+
+    def estop(self, engaged: bool, now_ns: int) -> None:  # noqa: FBT001 - part of the interface
+        """Take the state of the e-stop. Engaged, it latches; released, it stays latched.
+
+        With `bounds.estop_heartbeat`, silence for longer than that counts as engaged.
+        """
+        now = integer(now_ns)
+        if now is not None:
+            self._supervisor.estop(now, engaged=bool(engaged))
 
     def stop(self, now_ns: int) -> None:  # noqa: ARG002 - part of the interface
         """Brake to zero, and latch."""
-        self._set_latch(SafetyState.STOPPED, "stopped by request")
+        self._supervisor.latch(SafetyState.STOPPED, "stopped by request", "stop")
 
     def reset(self, now_ns: int) -> tuple[bool, str]:
         """End a latched stop, if its cause is gone and the arm is at rest.
 
-        After it, motion needs a command that is stamped after `now_ns`.
+        After it, motion needs a command that is stamped after `now_ns`, and the approval of the
+        instruction where one is required.
 
         Returns:
             Whether nothing is latched any more, and why or why not.
 
         """
-        if self._latch is None:
+        if not self._supervisor.latched:
             return True, "nothing is latched"
-        why_not = self._why_no_reset(now_ns)
+        why_not = self._supervisor.why_no_reset(now_ns) or self._why_no_reset(now_ns)
         if why_not:
             return False, f"not reset: {why_not}"
-        self._latch, self._latch_reason = None, ""
-        self._gripper_wish = None
-        self._refusal = self._distrusted_ns = None
+        self._supervisor.reset()
+        self._gripper.wish = None
         self._command.forget(now_ns)
         return True, "reset: goes on with the next command"
 
+    def tighten(self, name: str, value: Any) -> None:  # noqa: ANN401 - a parameter's value
+        """Make one bound tighter, from the next step on, until the filter is made anew.
+
+        Args:
+            name: The bound, as in `RobotConfig.tightened`.
+            value: A number, or a list of them.
+
+        Raises:
+            ValueError: If that would loosen it, or contradict another bound.
+
+        """
+        self.limit(self._robot.tightened(name, value), self._scale)
+
+    def set_speed_scale(self, scale: float) -> None:
+        """Multiply the bounds on speed (TCP, joints, gripper) by `scale`, from 0 to 1; 0 holds.
+
+        Raises:
+            ValueError: If it is out of range, or leaves a speed that counts as rest.
+
+        """
+        self.limit(self._robot, scale)
+
+    def limit(self, robot: RobotConfig, scale: float) -> None:
+        """Set the bounds and the speed scale at once, from the next step on.
+
+        Args:
+            robot: What `RobotConfig.tightened` made of `robot`.
+            scale: As in `set_speed_scale`.
+
+        Raises:
+            ValueError: If `scale` is out of range, or leaves a speed that counts as rest.
+
+        """
+        slowed = robot if scale == 0.0 else robot.slowed(scale)
+        self._robot, self._scale = robot, scale
+        self._joint_timeout_ns = round(robot.bounds.joint_state_timeout * SECOND_NS)
+        self._supervisor.tighten(robot)
+        self._supervisor.paused = scale == 0.0
+        self._command.tighten(robot)
+        self._joints.tighten(robot)
+        self._gripper.tighten(slowed)
+        if self._contact is not None:
+            self._contact.tighten(robot)
+        if self._limiter is not None:
+            self._limiter.tighten(slowed)
+
+    @property
+    def robot(self) -> RobotConfig:
+        """The robot with the bounds as they are now; the speed scale is not in them."""
+        return self._robot
+
+    @property
+    def speed_scale(self) -> float:
+        """What the bounds on speed are multiplied by."""
+        return self._scale
+
     def step(
-        self, now_ns: int, desired: Command | None, joints: JointSample | None
+        self, now_ns: int, desired: AnyCommand | None, joints: JointSample | None
     ) -> SafetyDecision:
         """Return what may be sent to the robot at `now_ns`.
 
@@ -198,28 +328,50 @@ class SafetyFilter:
             joints: The newest joint sample, or None. The same holds.
 
         """
-        now, change = self._advance(now_ns)
+        now, seconds = self._advance(now_ns)
         if desired is not None:
             self.receive(desired, now)
         if joints is not None:
             self.receive_joints(joints, now)
-        if self._joints.excess > 0.0:
-            self._act("effort", self._joints.excess)
+        if self._joints.margin < 0.0:
+            self._act("effort", -self._joints.margin)
 
-        state, reason = self._supervise(now)
-        command = self._command.accepted if state is SafetyState.RUNNING else None
-        self._move(command, self._allowed(now), change)
-        self._move_gripper(state)
-        acting = tuple(Acting(name, amount) for name, amount in self._acting.items())
-        self._acting.clear()
+        joint_age_ns = self._joints.age_ns(now)
+        found = self._supervisor.assess(
+            now,
+            described=self._limiter is not None,
+            joint_age_ns=joint_age_ns,
+            command_age_ns=self._command.age_ns(now),
+        )
+        if found.cause:
+            self._act(found.cause, found.amount)
+        running = found.state is SafetyState.RUNNING
+        command = self._command.accepted if running else None
+        motion = self._move(command, joint_age_ns, seconds)
+        self._gripper.step(seconds, follow=running, closing=self._joints.closing, act=self._act)
+        if motion is None:
+            twist, velocity = (0.0,) * 6, self._standstill
+        else:
+            if self._acting:
+                for name, amount in motion.acting.items():
+                    self._act(name, amount)
+            else:
+                self._acting |= motion.acting
+            twist, velocity = (*motion.linear, *motion.angular), motion.joint_velocity
+        acting: tuple[Acting, ...] = ()
+        if self._acting:
+            acting = tuple(map(Acting, self._acting.keys(), self._acting.values()))
+            self._acting.clear()
         return SafetyDecision(
             stamp_ns=now,
-            twist=np.array((*self._linear, *self._angular)),
-            gripper=self._gripper,
-            state=state,
+            twist=np.array(twist),
+            joint_velocity=np.array(velocity),
+            gripper=self._gripper.opening,
+            state=found.state,
             acting=acting,
-            reason=reason,
+            reason=found.reason,
             command_stamp_ns=None if command is None else command.stamp_ns,
+            _measure=self._margins,
         )
 
     def _advance(self, now_ns: int) -> tuple[int, float]:
@@ -235,130 +387,120 @@ class SafetyFilter:
         if now < last:
             self._command.rewind(now)
             self._joints.rewind(now)
+            self._supervisor.rewind(now)
+        self._supervisor.late(now - last, now)
         return now, min(max(now - last, 0), self._period_ns) / SECOND_NS
 
-    def _supervise(self, now: int) -> tuple[SafetyState, str]:
-        """Return the state, and the reason why the arm is not moving, or what was refused."""
-        if self._latch is not None:
-            return self._latch, self._latch_reason
-        state, reason = self._check_joints(now) or self._check_command(now)
-        if self._refusal is not None and abs(now - self._refusal_ns) <= _REFUSAL_SHOWN_NS:
-            reason = f"{reason}; refused: {self._refusal.text}".removeprefix("; ")
-        return state, reason
-
-    def _check_joints(self, now: int) -> tuple[SafetyState, str] | None:
-        """Return why the arm may not move without knowing where it is, or None."""
-        if self._position_of is None:
-            return SafetyState.STARTING, "waiting for robot_description"
-        joint_age = self._joints.age_ns(now)
-        if joint_age is None:
-            return SafetyState.STARTING, "waiting for joint states"
-        if joint_age > self._joint_timeout_ns:
-            age = joint_age / SECOND_NS
-            self._act("joint_state_timeout", age)
-            return SafetyState.HOLDING, f"the joint states are {age:.2f} s old"
-        return None
-
-    def _check_command(self, now: int) -> tuple[SafetyState, str]:
-        """Return whether there is a command to follow, or why not."""
-        if self._distrusted_ns is not None and abs(now - self._distrusted_ns) <= self._hold_ns:
-            return SafetyState.HOLDING, "a command was refused"
-        command_age = self._command.age_ns(now)
-        if command_age is None:
-            return SafetyState.HOLDING, "waiting for a command"
-        if command_age > self._command_timeout_ns:
-            age = command_age / SECOND_NS
-            self._act("command_timeout", age)
-            return SafetyState.HOLDING, f"no acceptable command for {age:.2f} s"
-        return SafetyState.RUNNING, ""
-
-    def _allowed(self, now: int) -> tuple[Interval, Interval, Interval]:
-        """Return the speeds that each axis may have, by the workspace and the measured position."""
-        joints, age = self._joints.accepted, self._joints.age_ns(now)
-        if (
-            self._position_of is None
-            or joints is None
-            or age is None
-            or age > self._joint_timeout_ns
-        ):
-            return STANDSTILL
-        # The arm has moved on since it was measured: the sample's age adds to the delay.
-        return allowed_speeds(
-            self._position_of(joints.position),
-            self._bounds.workspace_min,
-            self._bounds.workspace_max,
-            self._bounds.reaction_delay + age / SECOND_NS,
-            self._braking,
-        )
-
     def _move(
-        self,
-        command: AcceptedCommand | None,
-        allowed: tuple[Interval, Interval, Interval],
-        seconds: float,
-    ) -> None:
-        """Take one step from the last sent twist toward the command, or toward zero without one."""
-        bounds = self._bounds
-        linear = angular = ZERO
-        if command is not None:
-            wish = scale_to(command.linear, bounds.linear_speed)
-            linear = clip(wish, allowed)
-            angular = scale_to(command.angular, bounds.angular_speed)
-            self._act("linear_speed", norm(command.linear) - bounds.linear_speed)
-            self._act("angular_speed", norm(command.angular) - bounds.angular_speed)
-            self._act("workspace", distance(wish, linear))
-        self._linear = step_linear(
-            self._linear, linear, allowed, bounds.linear_acceleration * seconds
-        )
-        self._angular = step_angular(self._angular, angular, bounds.angular_acceleration * seconds)
-        self._act("linear_acceleration", distance(self._linear, linear))
-        self._act("angular_acceleration", distance(self._angular, angular))
-
-    def _move_gripper(self, state: SafetyState) -> None:
-        """Follow the desired opening while running, within its range; else hold the last one."""
-        if not self._has_gripper:
-            return
+        self, command: AcceptedCommand | None, joint_age_ns: int | None, seconds: float
+    ) -> Motion | None:
+        """Take one step toward the command, or to rest without one; None without a description."""
+        if self._limiter is None:
+            return None
         joints = self._joints.accepted
-        if self._gripper is None and joints is not None and joints.gripper is not None:
-            self._gripper = self._clamp_gripper(joints.gripper)
-        wish = self._gripper_wish
-        if state is SafetyState.RUNNING and wish is not None:
-            self._gripper = self._clamp_gripper(wish)
-            self._act("gripper_min", self._bounds.gripper_min - wish)
-            self._act("gripper_max", wish - self._bounds.gripper_max)
+        position = None
+        age = 0.0
+        if joints is not None and joint_age_ns is not None:
+            age = joint_age_ns / SECOND_NS
+            if joint_age_ns <= self._joint_timeout_ns:
+                position = joints.position
+        if command is None:
+            self._followed = self._target = None
+        elif command is not self._followed:
+            self._target = self._resolve(command)
+            self._followed = command
+        self._motion = self._limiter.step(seconds, self._target, position, age)
+        return self._motion
 
-    def _clamp_gripper(self, opening: float) -> float:
-        return min(max(opening, self._bounds.gripper_min), self._bounds.gripper_max)
+    def _watch_frozen(self, before: AcceptedJoints | None, sample: AcceptedJoints) -> None:
+        """Stop if fresh joint states repeat the same positions while the arm was sent elsewhere.
 
-    def _set_latch(self, state: SafetyState, reason: str) -> None:
-        """Latch a stop; a lesser one does not replace a graver one."""
-        if self._latch is None or _SEVERITY.index(state) > _SEVERITY.index(self._latch):
-            self._latch, self._latch_reason = state, reason
+        A driver that sends its last positions with new stamps would blind the filter; the motion
+        limiter, too, takes the same numbers again for no news.
+        """
+        moved = before is None or sample.position.tobytes() != before.position.tobytes()
+        if before is None or moved or self._motion is None:
+            self._unseen_way = 0.0
+            return
+        seconds = min(max(sample.stamp_ns - before.stamp_ns, 0), self._joint_timeout_ns) / SECOND_NS
+        self._unseen_way += seconds * max(map(abs, self._motion.joint_velocity))
+        if self._unseen_way > _FROZEN_WAY:
+            self._unseen_way = 0.0
+            text = (
+                f"the joint states repeat the same positions, although the arm was sent "
+                f"{_FROZEN_WAY} rad away"
+            )
+            self._stop_for(text, "joint_states_frozen")
+
+    def _margins(self) -> dict[str, float]:
+        margins = {} if self._motion is None else dict(self._motion.margins)
+        if self._joints.accepted is not None and self._robot.bounds.effort_samples:
+            margins["effort"] = self._joints.margin
+        if self._contact is not None:
+            margins |= self._contact.margins
+        return margins
+
+    def _resolve(self, command: AcceptedCommand) -> Target:
+        """Return what a command asks for, in the base frame."""
+        target, joints = command.target, self._joints.accepted
+        if not command.delta or not isinstance(target, PoseTarget) or joints is None:
+            return target
+        place, turned = self._chain.pose(joints.position)
+        last = self._target
+        if self._followed is not None and self._followed.delta and isinstance(last, PoseTarget):
+            bounds = self._robot.bounds
+            place, turned = _pulled(
+                last, place, turned, bounds.linear_speed * _LEASH_S, bounds.angular_speed * _LEASH_S
+            )
+        goal = place + turned @ np.array(target.position)
+        rotation = turned @ rotation_from_quaternion(target.quaternion)
+        x, y, z = goal.tolist()
+        a, b, c, w = quaternion_from_rotation(rotation).tolist()
+        return PoseTarget((x, y, z), (a, b, c, w))
+
+    def _stop_for(self, reason: str, cause: str) -> None:
+        self._supervisor.latch(SafetyState.PROTECTIVE_STOP, reason, cause)
 
     def _why_no_reset(self, now_ns: int) -> str:
-        """Return what forbids a reset now, or an empty line."""
+        """Return what of the arm forbids a reset now, or an empty line."""
         joints, age = self._joints.accepted, self._joints.age_ns(now_ns)
-        if self._estop_engaged:
-            return "the e-stop is still engaged"
         if joints is None or age is None or age > self._joint_timeout_ns:
             return (
                 "there are no fresh joint states, so that nobody knows whether the arm is at rest"
             )
-        if self._joints.excess > 0.0:
-            return self._joints.overload
-        speed = max(map(abs, joints.velocity))
-        if speed > self._bounds.rest_joint_speed:
+        touch = "" if self._contact is None else self._contact.touch
+        speed = float(np.abs(joints.velocity).max())
+        if speed > self._robot.bounds.rest_joint_speed:
             return f"the arm still moves, at {speed:.3f} rad/s"
-        if self._linear != ZERO or self._angular != ZERO:
+        if self._motion is not None and not self._motion.at_rest:
             return "the arm is still braking"
-        return ""
+        return self._joints.overload or touch
 
-    def _note(self, refusal: Refusal | None, now_ns: int) -> None:
-        if refusal is not None:
-            self._refusal, self._refusal_ns = refusal, now_ns
-            self._act(refusal.name, refusal.amount)
+    def _note(self, refusal: Refusal, now_ns: int, *, hold: bool) -> None:
+        self._supervisor.refuse(refusal, now_ns, hold=hold)
+        self._act(refusal.name, refusal.amount)
 
     def _act(self, name: str, amount: float) -> None:
         """Record that a bound acts, if by more than rounding; the greatest amount counts."""
         if amount > max(_NOTHING, self._acting.get(name, 0.0)):
             self._acting[name] = amount
+
+
+def _pulled(
+    goal: PoseTarget, place: Array, turned: Array, reach: float, turn: float
+) -> tuple[Array, Array]:
+    """Return a goal's position (3,) and rotation (3, 3), pulled toward the TCP's.
+
+    Args:
+        goal: Where the deltas have led so far.
+        place: Position of the TCP in m, (3,).
+        turned: Its rotation, (3, 3).
+        reach: How far the goal may be off in m.
+        turn: The same in rad.
+
+    """
+    way = np.array(goal.position) - place
+    arc = rotvec_from_rotation(rotation_from_quaternion(goal.quaternion) @ turned.T)
+    way *= min(1.0, reach / max(float(np.linalg.norm(way)), _NOTHING))
+    arc *= min(1.0, turn / max(float(np.linalg.norm(arc)), _NOTHING))
+    return place + way, rotation_from_rotvec(arc) @ turned

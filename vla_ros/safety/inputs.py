@@ -6,16 +6,23 @@ Inputs come from other processes, so every check here answers a refusal, and non
 import math
 import operator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vla_ros.robot import RobotConfig
-from vla_ros.safety.limits import Vector, norm
+from vla_ros.safety.motion.algebra import NOT_FINITE, TOO_LARGE, check, least_margin
+from vla_ros.safety.motion.targets import JointVelocityTarget, PoseTarget, Target, TwistTarget
+from vla_ros.types import Array, JointVelocityCommand, PoseCommand
 
 SECOND_NS = 1_000_000_000
 _INT64 = 2**63
-_TWIST_SIZE = 6
+_FLOAT = np.dtype(np.float64)
+_NO_EFFORT: Array = np.zeros(0)
+_ABSURD = 1e4
+"""No position in rad, speed in rad/s or torque in Nm is over this; arithmetic may suffer."""
+_UNIT = 1e-2
+"""How far the norm of a quaternion may be from 1: what is further off is no rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,42 +41,51 @@ class AcceptedCommand:
     Attributes:
         stamp_ns: Its stamp.
         accepted_ns: When it came.
-        linear: Desired velocity of the TCP, m/s.
-        angular: Desired angular velocity, rad/s.
+        target: What it asks for.
+        delta: Whether its pose is relative, as `PoseCommand.delta` says.
 
     """
 
     stamp_ns: int
     accepted_ns: int
-    linear: Vector
-    angular: Vector
+    target: Target
+    delta: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptedJoints:
-    """A joint sample that passed every check; lists in the robot file's order."""
+class AcceptedJoints(NamedTuple):
+    """A joint sample that passed every check; (n,) each, in the robot file's order.
+
+    `effort` is empty where no efforts are supervised.
+    """
 
     stamp_ns: int
-    position: list[float]
-    velocity: list[float]
-    effort: list[float]
+    position: Array
+    velocity: Array
+    effort: Array
     gripper: float | None
+    gripper_effort: float | None
 
 
 class CommandInput:
     """Keeps the newest acceptable command. `accepted` is None as long as there is none."""
 
     def __init__(self, robot: RobotConfig) -> None:
-        """Take frame, ages and plausible speeds from the robot file."""
-        bounds = robot.bounds
+        """Take frames, ages and plausible speeds from the robot file."""
         self.accepted: AcceptedCommand | None = None
-        self._frame = robot.base_frame
+        self._base_frame = robot.base_frame
+        self._tcp_frame = robot.tcp_frame
+        self._joints = len(robot.joints)
+        self._newest_ns: int | None = None
+        self._last: object = None
+        self.tighten(robot)
+
+    def tighten(self, robot: RobotConfig) -> None:
+        """Use the bounds of `robot` from now on."""
+        bounds = robot.bounds
         self._max_age_ns = round(bounds.command_max_age * SECOND_NS)
         self._max_future_ns = round(bounds.stamp_max_future * SECOND_NS)
         self._max_linear = bounds.command_max_linear_speed
         self._max_angular = bounds.command_max_angular_speed
-        self._newest_ns: int | None = None
-        self._last: object = None
 
     def offer(self, command: Any, now_ns: int) -> Refusal | None:  # noqa: ANN401
         """Take the command if it is acceptable and newer than the last.
@@ -80,25 +96,26 @@ class CommandInput:
         if command is self._last:
             return None
         self._last = command
-        stamp = integer(attribute(command, "stamp_ns"))
-        values = numbers(attribute(command, "twist"))
-        if stamp is None or values is None or len(values) != _TWIST_SIZE:
-            text = "the command does not hold 6 finite numbers and a stamp"
-            return Refusal("command_finite", 1.0, text)
-        frame = attribute(command, "frame_id")
+        delta = False
         # type() and not isinstance(), which asks the object.
-        if type(frame) is not str or frame != self._frame:
-            shown = frame[:40] if type(frame) is str else type(frame)
-            text = f"the command's frame is {shown!r}, not {self._frame!r}"
-            return Refusal("command_frame", 1.0, text)
+        if type(command) is JointVelocityCommand:
+            target = self._read_joint_velocity(command)
+        elif type(command) is PoseCommand:
+            delta = command.delta is True
+            target = self._read_pose(command, delta=delta)
+        else:
+            target = self._read_twist(command)
+        if isinstance(target, Refusal):
+            return target
+        stamp = integer(attribute(command, "stamp_ns"))
+        if stamp is None:
+            return _not_finite("its numbers")
         if stamp == self._newest_ns:
             return None
-        linear: Vector = (values[0], values[1], values[2])
-        angular: Vector = (values[3], values[4], values[5])
-        refusal = self._refuse_stamp(stamp, now_ns) or self._refuse_size(linear, angular)
+        refusal = self._refuse_stamp(stamp, now_ns) or self._refuse_size(target)
         if refusal is None:
             self._newest_ns = stamp
-            self.accepted = AcceptedCommand(stamp, now_ns, linear, angular)
+            self.accepted = AcceptedCommand(stamp, now_ns, target, delta)
         return refusal
 
     def forget(self, now_ns: int) -> None:
@@ -116,6 +133,44 @@ class CommandInput:
             self.accepted = replace(self.accepted, accepted_ns=now_ns)
         self._newest_ns = None
 
+    def _read_twist(self, command: object) -> Target | Refusal:
+        values = _list(command, "twist", 6)
+        if values is None:
+            return _not_finite("6 finite numbers")
+        refusal = self._refuse_frame(command, self._base_frame)
+        if refusal is not None:
+            return refusal
+        x, y, z, a, b, c = values
+        return TwistTarget((x, y, z), (a, b, c))
+
+    def _read_pose(self, command: PoseCommand, *, delta: bool) -> Target | Refusal:
+        position, quaternion = _list(command, "position", 3), _list(command, "quaternion", 4)
+        if position is None or quaternion is None:
+            return _not_finite("a finite position and quaternion")
+        refusal = self._refuse_frame(command, self._tcp_frame if delta else self._base_frame)
+        if refusal is not None:
+            return refusal
+        norm = math.hypot(*quaternion)
+        if abs(norm - 1.0) > _UNIT:
+            text = f"the command's quaternion has the norm {norm:.3g}, not 1"
+            return Refusal("command_quaternion", abs(norm - 1.0), text)
+        x, y, z, w = (q / norm for q in quaternion)
+        return PoseTarget((position[0], position[1], position[2]), (x, y, z, w))
+
+    def _read_joint_velocity(self, command: JointVelocityCommand) -> Target | Refusal:
+        values = _list(command, "velocity", self._joints)
+        if values is None:
+            return _not_finite(f"{self._joints} finite numbers")
+        return JointVelocityTarget(tuple(values))
+
+    def _refuse_frame(self, command: object, wanted: str) -> Refusal | None:
+        frame = attribute(command, "frame_id")
+        if type(frame) is str and frame == wanted:
+            return None
+        shown = frame[:40] if type(frame) is str else type(frame)
+        text = f"the command's frame is {shown!r}, not {wanted!r}"
+        return Refusal("command_frame", 1.0, text)
+
     def _refuse_stamp(self, stamp: int, now_ns: int) -> Refusal | None:
         age_ns = now_ns - stamp
         if age_ns > self._max_age_ns:
@@ -131,8 +186,15 @@ class CommandInput:
             return Refusal("command_order", back, text)
         return None
 
-    def _refuse_size(self, linear: Vector, angular: Vector) -> Refusal | None:
-        speed, turn = norm(linear), norm(angular)
+    def _refuse_size(self, target: Target) -> Refusal | None:
+        """Return why the speeds are not plausible; those of joints are held to the angular one."""
+        if isinstance(target, PoseTarget):
+            return None
+        speed = turn = 0.0
+        if isinstance(target, TwistTarget):
+            speed, turn = math.hypot(*target.linear), math.hypot(*target.angular)
+        else:
+            turn = max(map(abs, target.velocities))
         if speed > self._max_linear:
             text = f"the command is for {speed:.3g} m/s, which is no plausible speed"
             return Refusal("command_max_linear_speed", speed - self._max_linear, text)
@@ -147,20 +209,24 @@ class JointInput:
 
     def __init__(self, robot: RobotConfig) -> None:
         """Take joints and effort bounds from the robot file."""
-        bounds = robot.bounds
         self.accepted: AcceptedJoints | None = None
         self.overload: str = ""
         """The joint that is over its effort bound now, and by how much, as a line."""
-        self.excess = 0.0
+        self.margin = math.inf
+        """What is left to its effort bound of the joint that has least, Nm."""
         self.tripped = False
         """Whether the last `effort_samples` samples were all over an effort bound."""
         self._names = robot.joints
-        self._effort = bounds.effort
-        self._samples = bounds.effort_samples
-        self._max_future_ns = round(bounds.stamp_max_future * SECOND_NS)
         self._newest_ns: int | None = None
         self._over = 0
         self._last: object = None
+        self.tighten(robot)
+
+    def tighten(self, robot: RobotConfig) -> None:
+        """Use the bounds of `robot` from now on."""
+        self._effort: Array = np.array(robot.bounds.effort)
+        self._samples = robot.bounds.effort_samples
+        self._max_future_ns = round(robot.bounds.stamp_max_future * SECOND_NS)
 
     def offer(self, sample: Any, now_ns: int) -> Refusal | None:  # noqa: ANN401
         """Take the sample if it is acceptable and newer than the last; it may be offered again."""
@@ -186,6 +252,14 @@ class JointInput:
             self._watch(joints.effort)
         return None
 
+    @property
+    def closing(self) -> float:
+        """Force by which the fingers are driven together, N; 0 where it is not measured."""
+        joints = self.accepted
+        if joints is None or joints.gripper_effort is None:
+            return 0.0
+        return -joints.gripper_effort
+
     def age_ns(self, now_ns: int) -> int | None:
         """Return the age of the joint states, None if there are none; never negative."""
         return None if self.accepted is None else max(0, now_ns - self.accepted.stamp_ns)
@@ -193,35 +267,42 @@ class JointInput:
     def rewind(self, now_ns: int) -> None:
         """Follow a clock that was set back, so that nothing stays fresh beyond its timeout."""
         if self.accepted is not None and self.accepted.stamp_ns > now_ns:
-            self.accepted = replace(self.accepted, stamp_ns=now_ns)
+            self.accepted = self.accepted._replace(stamp_ns=now_ns)
         self._newest_ns = None
 
     def _read(self, sample: object) -> AcceptedJoints | Refusal:
         count = len(self._names)
         stamp = integer(attribute(sample, "stamp_ns"))
-        position = numbers(attribute(sample, "position"))
-        velocity = numbers(attribute(sample, "velocity"))
+        position = _vector(sample, "position", count)
+        velocity = _vector(sample, "velocity", count)
+        effort = _vector(sample, "effort", count) if self._samples else _NO_EFFORT
         if stamp is None or position is None or velocity is None:
-            text = "the joint states do not hold finite positions and velocities, and a stamp"
-        elif len(position) != count or len(velocity) != count:
-            text = f"the joint states do not hold {count} positions and velocities"
-        elif not self._samples:
-            return AcceptedJoints(stamp, position, velocity, [], _opening(sample))
-        else:
-            effort = numbers(attribute(sample, "effort"))
-            if effort is not None and len(effort) == count:
-                return AcceptedJoints(stamp, position, velocity, effort, _opening(sample))
-            text = f"the joint states do not hold {count} finite efforts, which bounds.effort needs"
-        return Refusal("joint_states_malformed", 1.0, text)
+            return _malformed(f"do not hold {count} finite positions and speeds, and a stamp")
+        if effort is None:
+            return _malformed(f"do not hold {count} finite efforts, which bounds.effort needs")
+        for values, what in (
+            (position, "positions and speeds, and a stamp"),
+            (velocity, "positions and speeds, and a stamp"),
+            (effort, "efforts, which bounds.effort needs"),
+        ):
+            found = check(values, _ABSURD)
+            if found == NOT_FINITE:
+                return _malformed(f"do not hold {count} finite {what}")
+            if found == TOO_LARGE:
+                return _malformed(f"hold a value over {_ABSURD:g}, which no joint measures")
+        opening, closing = _number(sample, "gripper"), _number(sample, "gripper_effort")
+        return AcceptedJoints(stamp, position, velocity, effort, opening, closing)
 
-    def _watch(self, efforts: list[float]) -> None:
+    def _watch(self, efforts: Array) -> None:
         """Count consecutive samples in which any joint's effort is over its bound."""
-        self.overload, self.excess = "", 0.0
-        for name, effort, bound in zip(self._names, efforts, self._effort, strict=False):
-            if abs(effort) - bound > self.excess:
-                self.excess = abs(effort) - bound
-                self.overload = f"{name} measures {effort:.1f} Nm, over its bound of {bound:.1f} Nm"
-        self._over = self._over + 1 if self.excess > 0.0 else 0
+        index, self.margin = least_margin(self._effort, efforts)
+        self.overload = ""
+        if self.margin < 0.0:
+            self.overload = (
+                f"{self._names[index]} measures {efforts[index]:.1f} Nm, over its bound of "
+                f"{self._effort[index]:.1f} Nm"
+            )
+        self._over = self._over + 1 if self.margin < 0.0 else 0
         self.tripped = self._over >= self._samples > 0
 
 
@@ -247,13 +328,46 @@ def numbers(values: Any) -> list[float] | None:  # noqa: ANN401
     """Return `values` as finite floats, else None."""
     try:
         # An array's own conversion is several times as fast as taking its elements one by one.
-        items = values.tolist() if type(values) is np.ndarray else values
-        floats = [float(item) for item in items]
+        if type(values) is np.ndarray and values.dtype == _FLOAT and values.ndim == 1:
+            floats: list[float] = values.tolist()
+        else:
+            floats = [float(item) for item in values]
     except Exception:  # noqa: BLE001 - any object can come in, and its iterator can raise anything
         return None
-    return floats if all(map(math.isfinite, floats)) else None
+    # A sum is finite only if each of its floats is, and takes a third of the time to make. As
+    # it may overflow all the same, its word counts only where it is finite.
+    if math.isfinite(sum(floats)) or all(map(math.isfinite, floats)):
+        return floats
+    return None
 
 
-def _opening(sample: object) -> float | None:
-    opening = numbers((attribute(sample, "gripper"),))
-    return None if opening is None else opening[0]
+def _list(thing: object, name: str, count: int) -> list[float] | None:
+    """Return an attribute as `count` finite floats, else None."""
+    values = numbers(attribute(thing, name))
+    return values if values is not None and len(values) == count else None
+
+
+def _vector(thing: object, name: str, count: int) -> Array | None:
+    """Return a copy of an attribute as floats (count,), else None."""
+    values = attribute(thing, name)
+    if type(values) is np.ndarray and values.dtype == _FLOAT and values.shape == (count,):
+        return np.array(values)
+    floats = numbers(values)
+    return np.array(floats) if floats is not None and len(floats) == count else None
+
+
+def _number(thing: object, name: str) -> float | None:
+    """Return an attribute as a finite float, else None."""
+    value = attribute(thing, name)
+    if value is None or (type(value) is float and math.isfinite(value)):
+        return value
+    values = numbers((value,))
+    return None if values is None else values[0]
+
+
+def _malformed(what: str) -> Refusal:
+    return Refusal("joint_states_malformed", 1.0, f"the joint states {what}")
+
+
+def _not_finite(what: str) -> Refusal:
+    return Refusal("command_finite", 1.0, f"the command does not hold {what} and a stamp")

@@ -84,13 +84,8 @@ class TwistFollower:
         posture = pull * (self._posture - self.position)
         speed, slowed = self._joint_speed(jacobian, twist + POSE_GAIN * error, posture)
 
-        change = speed - self.velocity
-        excess = float(np.max(np.abs(change) / JOINT_ACCELERATION)) / period
-        if excess > 1.0:
-            speed = self.velocity + change / excess
-        position = self.position + 0.5 * period * (self.velocity + speed)
-        bounded = np.clip(position, self._low, self._high)
-        if slowed or excess > 1.0 or not np.array_equal(bounded, position):
+        moved = self._move(speed, period)
+        if slowed or not moved:
             self._reference = None
         else:
             mean = 0.5 * (self._twist + twist)
@@ -98,7 +93,25 @@ class TwistFollower:
                 self._reference[0] + mean[:3] * period,
                 rotation_from_rotvec(mean[3:] * period) @ self._reference[1],
             )
-        self.position, self.velocity, self._twist = bounded, speed, twist.copy()
+        self._twist = twist.copy()
+
+    def step_joints(self, velocity: Array, period: float) -> None:
+        """Advance by `period` seconds, towards joint speeds (7,) in rad/s, as `step` does."""
+        self._move(np.clip(velocity, -JOINT_SPEED, JOINT_SPEED), period)
+        self._twist = np.zeros(6)
+        self._reference = None
+
+    def _move(self, speed: Array, period: float) -> bool:
+        """Go on to `speed` (7,) by `period` s; return whether the joints could."""
+        change = speed - self.velocity
+        excess = float(np.max(np.abs(change) / JOINT_ACCELERATION)) / period
+        if excess > 1.0:
+            speed = self.velocity + change / excess
+        position = self.position + 0.5 * period * (self.velocity + speed)
+        bounded = np.clip(position, self._low, self._high)
+        free = excess <= 1.0 and np.array_equal(bounded, position)
+        self.position, self.velocity = bounded, speed
+        return free
 
     def _kinematics(self) -> tuple[Array, Array, Array]:
         model, data = self._model, self._data

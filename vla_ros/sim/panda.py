@@ -1,6 +1,6 @@
 """The Panda on its table: physics at 500 Hz, a velocity interface, two cameras, three cubes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -123,7 +123,8 @@ class PandaSim:
         self._start_velocity = np.zeros(7)
         self._start_position = data.qpos[:7].copy()
         self._twist: Array = np.zeros(6)
-        self._twist_ns = -COMMAND_TIMEOUT_NS
+        self._joint_velocity: Array | None = None
+        self._commanded_ns = -COMMAND_TIMEOUT_NS
         self.set_gripper(MAX_OPENING)
         data.ctrl[:7] = data.qpos[:7]
         # The cubes settle on the table.
@@ -143,12 +144,19 @@ class PandaSim:
             ValueError: If it is not six finite numbers.
 
         """
-        twist = np.asarray(twist, dtype=np.float64)
-        if twist.shape != (6,) or not np.isfinite(twist).all():
-            msg = f"a twist is six finite numbers, not {twist!r}"
-            raise ValueError(msg)
-        self._twist = twist.copy()
-        self._twist_ns = self.time_ns
+        self._twist = _finite(twist, 6, "a twist")
+        self._joint_velocity = None
+        self._commanded_ns = self.time_ns
+
+    def set_joint_velocity(self, velocity: Array) -> None:
+        """Command the joints' speeds instead, in rad/s, shape (7,); the same holds.
+
+        Raises:
+            ValueError: If it is not seven finite numbers.
+
+        """
+        self._joint_velocity = _finite(velocity, 7, "a joint velocity")
+        self._commanded_ns = self.time_ns
 
     def set_gripper(self, opening: float) -> None:
         """Command the opening between the fingers in m; it is clipped to 0 to 0.08.
@@ -193,6 +201,7 @@ class PandaSim:
             velocity=data.qvel[:7].copy(),
             effort=data.qfrc_actuator[:7].copy(),
             gripper=float(data.qpos[7] + data.qpos[8]),
+            gripper_effort=float(data.qfrc_actuator[7:9].min()),
         )
 
     def finger_sample(self) -> tuple[Array, Array, Array]:
@@ -214,6 +223,15 @@ class PandaSim:
         """Return x, y, z and quaternion x, y, z, w of each cube as in CUBES, shape (3, 7)."""
         poses = [self.cube_pose(colour) for colour in CUBES]
         return np.array([np.concatenate([p, quaternion_from_rotation(r)]) for p, r in poses])
+
+    def put_cubes(self, places: Sequence[Sequence[float]]) -> None:
+        """Put the cubes, in the order of CUBES, with their centres at `places`, in m, at rest."""
+        for colour, place in zip(CUBES, places, strict=True):
+            at = self._cube_at[colour]
+            self.data.qpos[at : at + 3] = place
+            speed_at = int(self.model.joint(f"cube_{colour}").dofadr[0])
+            self.data.qvel[speed_at : speed_at + 6] = 0.0
+        mujoco.mj_kinematics(self.model, self.data)
 
     def render(self, camera: str) -> ImageArray:
         """Return what `camera` sees now, RGB uint8 (height, width, 3), as policies see it.
@@ -266,11 +284,14 @@ class PandaSim:
 
     def _command_joints(self) -> None:
         """Let the velocity interface plan its next 10 ms."""
-        fresh = self.time_ns - self._twist_ns < COMMAND_TIMEOUT_NS
+        fresh = self.time_ns - self._commanded_ns < COMMAND_TIMEOUT_NS
         self._start_position = self._follower.position
         self._start_velocity = self._follower.velocity
         period = STEPS_PER_COMMAND * STEP_NS * 1e-9
-        self._follower.step(self._twist if fresh else np.zeros(6), period)
+        if self._joint_velocity is not None:
+            self._follower.step_joints(self._joint_velocity * fresh, period)
+        else:
+            self._follower.step(self._twist * fresh, period)
         self._acceleration[:7] = (self._follower.velocity - self._start_velocity) / period
 
     def _drive_servos(self, elapsed: float) -> None:
@@ -288,3 +309,11 @@ class PandaSim:
         mujoco.mj_mulM(self.model, self.data, self._inertia_force, self._acceleration)
         lead = self._speed_lead * velocity + self._inertia_force[:7] / self._gain
         self.data.ctrl[:7] = position + lead
+
+
+def _finite(values: Array, size: int, what: str) -> Array:
+    array = np.array(values, dtype=np.float64)
+    if array.shape != (size,) or not np.isfinite(array).all():
+        msg = f"{what} is {size} finite numbers, not {values!r}"
+        raise ValueError(msg)
+    return array

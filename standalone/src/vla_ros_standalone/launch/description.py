@@ -114,6 +114,7 @@ _ACTIONS = {
     "unset_env": _Shape(("name",), _CONDITIONS),
     "push_ros_namespace": _Shape(("namespace",), _CONDITIONS),
     "push-ros-namespace": _Shape(("namespace",), _CONDITIONS),
+    "set_remap": _Shape(("from", "to"), _CONDITIONS),
     "log": _Shape(("message",), _CONDITIONS),
 }
 _PARTS = {
@@ -290,6 +291,7 @@ class Launch:
         self._directory = directory
         self._log = log
         self._including: list[str] = []
+        self._remaps: tuple[tuple[str, str], ...] = ()
 
     def run(self, file: str) -> list[Process]:
         """Work out the processes of a launch file.
@@ -363,9 +365,11 @@ class Launch:
     def _group(self, element: Element) -> None:
         scoped = coerce(element.attributes.get("scoped", "true"), "bool")
         outer = dict(self.context.configurations), dict(self.context.environment)
+        remaps = self._remaps
         self._actions(element)
         if scoped:
             self.context.configurations, self.context.environment = outer
+            self._remaps = remaps
 
     def _include_element(self, element: Element) -> None:
         file = self._text(element, "file")
@@ -388,6 +392,9 @@ class Launch:
         pushed = self._text(element, "namespace")
         base = self.context.configurations.get("ros_namespace")
         self.context.configurations["ros_namespace"] = _namespace(base, pushed) or "/"
+
+    def _set_remap(self, element: Element) -> None:
+        self._remaps += ((self._text(element, "from"), self._text(element, "to")),)
 
     def _log_message(self, element: Element) -> None:
         self._log(self._text(element, "message"))
@@ -429,6 +436,8 @@ class Launch:
         node = None if name is None or namespace is None else f"{namespace.rstrip('/')}/{name}"
         for param in element.named("param"):
             command += ["--params-file", self._parameter_file(param, node or "/**")]
+        for before, after in self._remaps:
+            command += ["-r", f"{before}:={after}"]
         for remap in element.named("remap"):
             command += ["-r", f"{self._text(remap, 'from')}:={self._text(remap, 'to')}"]
         self._add(element, self._optional(element, "exec_name") or executable, command)
@@ -508,6 +517,7 @@ _EXECUTE = {
     "unset_env": Launch._unset_environment,
     "push_ros_namespace": Launch._push_namespace,
     "push-ros-namespace": Launch._push_namespace,
+    "set_remap": Launch._set_remap,
     "log": Launch._log_message,
 }
 

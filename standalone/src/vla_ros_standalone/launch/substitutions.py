@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import operator
 import os
 import re
 from dataclasses import dataclass, field
@@ -172,6 +174,27 @@ def _truth(text: str) -> bool:
     return value
 
 
+_COMPARISONS: dict[type[ast.cmpop], Callable[[object, object], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+
+
+def _compare(_: Context, expression: str) -> str:
+    """Give what Python does, of the one kind of expression that is needed: 'a' == 'b', or !=."""
+    try:
+        tree = ast.parse(expression.strip(), mode="eval").body
+    except SyntaxError:
+        tree = None
+    match tree:
+        case ast.Compare(ast.Constant(left), [comparison], [ast.Constant(right)]) if (
+            type(comparison) in _COMPARISONS
+        ):
+            return str(_COMPARISONS[type(comparison)](left, right))
+    msg = f"eval knows comparisons of two constants by == and != alone, not: {expression}"
+    raise LaunchError(msg)
+
+
 @dataclass(frozen=True, slots=True)
 class _Substitution:
     perform: Callable[..., str]
@@ -188,6 +211,7 @@ _SUBSTITUTIONS = {
     "filename": _Substitution(lambda context: context.file, 0, 0),
     "not": _Substitution(lambda _, a: str(not _truth(a)).lower(), 1, 1),
     "and": _Substitution(lambda _, a, b: str(_truth(a) and _truth(b)).lower(), 2, 2),
+    "eval": _Substitution(_compare, 1, 1),
     "or": _Substitution(lambda _, a, b: str(_truth(a) or _truth(b)).lower(), 2, 2),
 }
 

@@ -273,11 +273,11 @@ class Executor:
             timeout_ns = 0
         graph = self._context._graph
         self._waitset.attach_only({*by_handle, graph.condition})
-        for handle in self._waitset.wait(timeout_ns):
-            if handle == graph.condition:
-                self._hear_graph(graph)
-            elif handle in by_handle:
-                self._ready.append(by_handle[handle])
+        fired = set(self._waitset.wait(timeout_ns))
+        if graph.condition in fired:
+            self._hear_graph(graph)
+        # In the order of rclpy: a service answers after the messages that came before the question.
+        self._ready.extend(item for handle, item in by_handle.items() if handle in fired)
 
     def _hear_graph(self, graph):
         graph.update()

@@ -11,8 +11,8 @@ class Timer:
     """Calls back at a fixed period; made by `Node.create_timer`.
 
     The call times are multiples of the period after the start: lateness does not add up, and calls
-    that were missed are skipped. Without simulated time, a steady clock counts, so that a step of
-    the system's clock does not disturb.
+    that were missed are skipped, but for one that is due at that very time. Without simulated time,
+    a steady clock counts, so that a step of the system's clock does not disturb.
     """
 
     def __init__(self, callback, callback_group, timer_period_ns, clock, *, autostart=True):
@@ -75,9 +75,10 @@ class Timer:
             now = self._now_ns()
             self._last_ns = now
             self._next_ns += self._period_ns
-            if self._next_ns <= now:
-                missed = (now - self._next_ns) // self._period_ns + 1 if self._period_ns else 0
-                self._next_ns = self._next_ns + missed * self._period_ns if missed else now
+            if self._next_ns < now:
+                # As rcl_timer_call: a call that is due exactly now is not skipped, but made next.
+                periods = -((self._next_ns - now) // self._period_ns) if self._period_ns else 0
+                self._next_ns = self._next_ns + periods * self._period_ns if periods else now
         return self.callback, ()
 
     def _restart(self):

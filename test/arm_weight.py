@@ -1,0 +1,30 @@
+"""What the joints of a robot measure at rest: their torques against gravity."""
+
+import numpy as np
+import pinocchio as pin
+
+
+class Weight:
+    """The torques that hold an arm with what it carries, fingers closed."""
+
+    def __init__(self, robot, urdf):
+        self._model = pin.buildModelFromXML(urdf)
+        self._data = self._model.createData()
+        self._robot = robot
+        self._tcp = self._model.getFrameId(robot.tcp_frame)
+
+    def at(self, position):
+        """Return the torques in Nm, (n,), for the arm's joints first in the URDF's tree."""
+        torque = pin.computeGeneralizedGravity(self._model, self._data, self._all(position))
+        carried = [0.0, 0.0, -9.81 * self._robot.bounds.payload_mass]
+        return torque[: len(position)] - self.of_force(position, carried)
+
+    def of_force(self, position, force):
+        """Return the torques in Nm, (n,), that a force in N on the TCP, base frame, makes."""
+        world = pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
+        q = self._all(position)
+        jacobian = pin.computeFrameJacobian(self._model, self._data, q, self._tcp, world)
+        return (jacobian[:3].T @ force)[: len(position)]
+
+    def _all(self, position):
+        return np.concatenate([position, np.zeros(self._model.nq - len(position))])

@@ -1,0 +1,236 @@
+"""What a run leaves behind, kept as columns of numbers: hours of it fit into little memory."""
+
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+
+from vla_ros.kinematics import SerialChain
+from vla_ros.policy.controller import PolicyStep
+from vla_ros.replay.result import Chunks, Commands, Instruction, Joints, Stamps, Ticks
+from vla_ros.replay.stopwatch import Stopwatch
+from vla_ros.robot import RobotConfig
+from vla_ros.safety import SafetyDecision
+from vla_ros.types import Array, Command, JointSample
+
+_NO_TWIST = np.full(6, np.nan).tobytes()
+_NAN = float("nan")
+_TWIST = 6
+
+
+class CommandColumns:
+    """A stream of commands in the making."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._stamps = array("q")
+        self._twists = array("d")
+        self._grippers = array("d")
+        self._holds: list[str] = []
+
+    def add(self, stamp_ns: int, twist: Array, gripper: float | None, hold: str = "") -> None:
+        """Append a command; without a gripper the last opening stays in force."""
+        self._stamps.append(stamp_ns)
+        self._twists.frombytes(_bytes(twist))
+        if gripper is None:
+            gripper = self._grippers[-1] if self._grippers else np.nan
+        self._grippers.append(gripper)
+        self._holds.append(hold)
+
+    def commands(self) -> Commands:
+        """Return what was added."""
+        return Commands(
+            stamp_ns=_integers(self._stamps),
+            twist=_floats(self._twists, _TWIST),
+            gripper=_floats(self._grippers),
+            hold=tuple(self._holds),
+        )
+
+
+class TickColumns:
+    """Steps of the filter in the making."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._stamps = array("q")
+        self._desired = array("d")
+        self._safe = array("d")
+        self._grippers = array("d")
+        self._used = array("q")
+        self._states: list[str] = []
+        self._reasons: list[str] = []
+        self._acting: dict[str, tuple[array[int], array[float]]] = {}
+        self._sample = array("q")
+
+    def add(
+        self,
+        *,
+        stamp_ns: int,
+        desired: Array | None,
+        safe: Array,
+        gripper_desired: float | None,
+        gripper: float | None,
+        command_stamp_ns: int | None,
+        state: str,
+        reason: str,
+        acting: Sequence[tuple[str, float]],
+        sample: int,
+    ) -> None:
+        """Append a step; `sample` is the number of the joint sample that it knew, -1 for none."""
+        row = len(self._stamps)
+        self._stamps.append(stamp_ns)
+        self._desired.frombytes(_NO_TWIST if desired is None else _bytes(desired))
+        self._safe.frombytes(_bytes(safe))
+        self._grippers.append(_NAN if gripper_desired is None else gripper_desired)
+        self._grippers.append(_NAN if gripper is None else gripper)
+        self._used.append(-1 if command_stamp_ns is None else command_stamp_ns)
+        self._states.append(state)
+        self._reasons.append(reason)
+        for name, amount in acting:
+            rows, amounts = self._acting.setdefault(name, (array("q"), array("d")))
+            rows.append(row)
+            amounts.append(amount)
+        self._sample.append(sample)
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return len(self._stamps)
+
+    def ticks(self, joints: Joints) -> Ticks:
+        """Return what was added, `joints` being the samples that it was numbered by."""
+        count = len(self._stamps)
+        acting = {}
+        for name, (rows, amounts) in sorted(self._acting.items()):
+            values: Array = np.zeros(count)
+            values[_integers(rows)] = _floats(amounts)
+            acting[name] = values
+        grippers = _floats(self._grippers, 2)
+        sample = _integers(self._sample)
+        position: Array = np.full((count, joints.position.shape[1]), np.nan)
+        position[sample >= 0] = joints.position[sample[sample >= 0]]
+        return Ticks(
+            stamp_ns=_integers(self._stamps),
+            desired=_floats(self._desired, _TWIST),
+            safe=_floats(self._safe, _TWIST),
+            gripper_desired=grippers[:, 0],
+            gripper=grippers[:, 1],
+            command_stamp_ns=_integers(self._used),
+            state=tuple(self._states),
+            reason=tuple(self._reasons),
+            acting=acting,
+            joint_position=position,
+        )
+
+
+class JointColumns:
+    """Joint samples in the making."""
+
+    def __init__(self, robot: RobotConfig) -> None:
+        """Start empty."""
+        self._robot = robot
+        self._stamps = array("q")
+        self._rows = array("d")
+        self._grippers = array("d")
+        self._no_effort = np.full(len(robot.joints), np.nan)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self._stamps)
+
+    def add(self, sample: JointSample) -> None:
+        """Append a sample."""
+        effort = self._no_effort if sample.effort is None else sample.effort
+        self._stamps.append(sample.stamp_ns)
+        for values in (sample.position, sample.velocity, effort):
+            self._rows.frombytes(_bytes(values))
+        self._grippers.append(np.nan if sample.gripper is None else sample.gripper)
+
+    def joints(self, chain: SerialChain) -> Joints:
+        """Return what was added, and where the TCP was by `chain`."""
+        count = len(self._robot.joints)
+        rows = _floats(self._rows, 3 * count).reshape(-1, 3, count)
+        return Joints(
+            stamp_ns=_integers(self._stamps),
+            position=rows[:, 0].copy(),
+            velocity=rows[:, 1].copy(),
+            effort=rows[:, 2].copy(),
+            gripper=_floats(self._grippers),
+            tcp=chain.positions(rows[:, 0]),
+        )
+
+
+class Record:
+    """What came out of a pipeline, in order, and what of its inputs belongs to the result."""
+
+    def __init__(self, robot: RobotConfig) -> None:
+        """Start empty."""
+        self.policy = CommandColumns()
+        self.steps = TickColumns()
+        self.samples = JointColumns(robot)
+        self.inference_s: list[float] = []
+        self.filter_s = 0.0
+        self.loading = Stopwatch()
+        self.instructions: list[Instruction] = []
+        self.refused: dict[str, tuple[int, str]] = {}
+        self.gaps: list[tuple[int, int]] = []
+        self._chunks: list[tuple[int, int, int]] = []
+
+    def add_command(self, now_ns: int, step: PolicyStep) -> None:
+        """Append a command of the policy."""
+        hold = "" if step.hold is None else str(step.hold)
+        self.policy.add(now_ns, step.twist, step.gripper, hold)
+        if step.plan is not None:
+            self._chunks.append((step.plan.stamp_ns, now_ns, len(step.plan.twists)))
+
+    def add_step(
+        self, decision: SafetyDecision, desired: Command | None, gripper_desired: float | None
+    ) -> None:
+        """Append a step of the filter, and the command and the opening that it was asked for."""
+        self.steps.add(
+            stamp_ns=decision.stamp_ns,
+            desired=None if desired is None else desired.twist,
+            safe=decision.twist,
+            gripper_desired=gripper_desired,
+            gripper=decision.gripper,
+            command_stamp_ns=decision.command_stamp_ns,
+            state=decision.state.value,
+            reason=decision.reason,
+            acting=[(acting.name, acting.amount) for acting in decision.acting],
+            sample=len(self.samples) - 1,
+        )
+
+    def add_joints(self, sample: JointSample) -> None:
+        """Append a joint sample."""
+        self.samples.add(sample)
+
+    def add_instruction(self, time_ns: int, text: str) -> None:
+        """Append an instruction."""
+        self.instructions.append(Instruction(time_ns, text))
+
+    def refuse(self, what: str, reason: str) -> None:
+        """Count an input that could not be used."""
+        count, first = self.refused.get(what, (0, reason))
+        self.refused[what] = (count + 1, first)
+
+    def chunks(self) -> Chunks:
+        """Return the chunks that were started."""
+        return chunks(self._chunks)
+
+
+def chunks(rows: Sequence[tuple[int, int, int]]) -> Chunks:
+    """Return chunks from rows of observed, started and actions."""
+    table = np.array(rows, np.int64).reshape(-1, 3)
+    return Chunks(table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy())
+
+
+def _bytes(values: Array) -> bytes:
+    return values.tobytes()
+
+
+def _integers(values: "array[int]") -> Stamps:
+    return np.array(values, np.int64)
+
+
+def _floats(values: "array[float]", width: int | None = None) -> Array:
+    flat = np.array(values, np.float64)
+    return flat if width is None else flat.reshape(-1, width)
