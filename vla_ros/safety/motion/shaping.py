@@ -173,13 +173,12 @@ def _shape_part(s: State, part: int, wish: Array, acting: Array) -> bool:
     for i in range(3):
         wanted[i] = wish[i]
     _approach(s, part, wish)
-    if not guard.nearest(s, part, wish, s.h):
-        # The next point of the guard's plan: no new plan could begin with it.
-        return False
+    # Where it does not: the next point of the guard's plan, with which no new plan could begin.
+    found = guard.nearest(s, part, wish, s.h)
     for i in range(3):
         wanted[i] -= wish[i]
     act(s, acting, PART * part + ACCELERATION, algebra.norm(wanted, 3))
-    return True
+    return bool(found)
 
 
 @compiled
