@@ -1,4 +1,4 @@
-# make demo | test | test-fast | test-learn | bench | lint | eval | clean
+# make demo | test | test-fast | test-learn | test-lerobot | bench | lint | eval | clean
 #
 # Everything runs in .venv, which these targets make and keep up to date themselves.
 
@@ -9,9 +9,10 @@ EPISODES ?= 100
 
 VENV := .venv
 BIN := $(VENV)/bin
+LEROBOT := .venv-lerobot
 SOURCES := setup.py setup.cfg standalone/pyproject.toml
 
-.PHONY: demo test test-fast test-learn bench lint eval clean
+.PHONY: demo test test-fast test-learn test-lerobot bench lint eval clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vla_ros demo --instruction "$(INSTRUCTION)" --seed $(SEED)
@@ -25,6 +26,10 @@ test-fast: $(VENV)/.test
 # Training and export too, which need torch (requirements/learn.txt).
 test-learn: $(VENV)/.learn
 	@$(BIN)/python -m pytest -q test/learn
+
+# Export of LeRobot's checkpoints, in an environment of its own (requirements/lerobot.txt).
+test-lerobot: $(LEROBOT)/.made
+	@$(LEROBOT)/bin/python -m pytest -q test/export
 
 bench: $(VENV)/.test
 	@$(BIN)/python bench/run.py
@@ -41,7 +46,7 @@ lint: $(VENV)/.test
 	done; echo "launch files: all read"
 
 clean:
-	rm -rf $(VENV) build install log dist *.egg-info
+	rm -rf $(VENV) $(LEROBOT) build install log dist *.egg-info
 
 # The apt line for headless rendering is said, or run as root, by the script.
 $(VENV)/.demo: requirements/demo.txt $(SOURCES)
@@ -63,4 +68,16 @@ $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 $(VENV)/.learn: requirements/learn.txt $(VENV)/.test
 	@echo "Installing the pinned packages of requirements/learn.txt into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/learn.txt
+	@touch $@
+
+# lerobot asks for versions that its policies do not need, hence --no-deps.
+.PHONY: $(LEROBOT)
+$(LEROBOT): $(LEROBOT)/.made
+
+$(LEROBOT)/.made: requirements/lerobot.txt setup.py setup.cfg
+	@test -x $(LEROBOT)/bin/python || $(PYTHON) -m venv $(LEROBOT) || { echo "make: no venv module: apt-get install python3-venv" >&2; rm -rf $(LEROBOT); exit 1; }
+	@echo "Installing the pinned packages of requirements/lerobot.txt into $(LEROBOT) ..."
+	@$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check "pip==25.3"
+	@$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/lerobot.txt
+	@$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lerobot==0.4.4 -e .
 	@touch $@
