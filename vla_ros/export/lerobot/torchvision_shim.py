@@ -57,7 +57,7 @@ class BasicBlock(nn.Module):
         stride: int,
         downsample: nn.Module | None,
         dilation: int,
-        norm: Any,  # noqa: ANN401 - a class of module
+        norm: Any,
     ) -> None:
         """Make the layers."""
         super().__init__()
@@ -90,7 +90,7 @@ class Bottleneck(nn.Module):
         stride: int,
         downsample: nn.Module | None,
         dilation: int,
-        norm: Any,  # noqa: ANN401 - a class of module
+        norm: Any,
     ) -> None:
         """Make the layers."""
         super().__init__()
@@ -121,7 +121,7 @@ class ResNet(nn.Module):
         *,
         weights: str | None = None,
         replace_stride_with_dilation: tuple[bool, bool, bool] = (False, False, False),
-        norm_layer: Any = nn.BatchNorm2d,  # noqa: ANN401 - a class of module
+        norm_layer: Any = nn.BatchNorm2d,
     ) -> None:
         """Make the layers.
 
@@ -156,7 +156,7 @@ class ResNet(nn.Module):
         count: int,
         stride: int,
         dilated: bool,  # noqa: FBT001
-        norm: Any,  # noqa: ANN401
+        norm: Any,
     ) -> nn.Sequential:
         before = self._dilation
         if dilated:
@@ -263,8 +263,8 @@ class _Lenient(ModuleType):
         return _TrainingOnly
 
 
-def _resnet(block: type[BasicBlock] | type[Bottleneck], *layers: int) -> Any:  # noqa: ANN401
-    def make(**options: Any) -> ResNet:  # noqa: ANN401
+def _resnet(block: type[BasicBlock] | type[Bottleneck], *layers: int) -> Any:
+    def make(**options: Any) -> ResNet:
         return ResNet(block, layers, **options)  # type: ignore[arg-type]
 
     return make
