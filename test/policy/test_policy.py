@@ -6,7 +6,8 @@ import yaml
 
 from bundles import WORDS, forward_actions, make_bundle, manifest, write_manifest
 from vla_ros.observation.observation import Observation
-from vla_ros.policy.bundle import Bundle, Camera
+from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.manifest import Camera
 from vla_ros.policy.policy import Policy, PolicyError, image_input
 from vla_ros.policy.tokens import InstructionEncoder, InstructionError
 from vla_ros.types import JointSample

@@ -8,11 +8,19 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from vla_ros.policy.bundle import BundleError, Graph
+from vla_ros.policy.manifest import BundleError, Graph
+from vla_ros.policy.manifest import Tensor as TensorSpec
 
 Tensor = NDArray[np.float32] | NDArray[np.int64]
 
-_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
 
 
 class BackendError(RuntimeError):
@@ -101,7 +109,7 @@ class OnnxBackend:
 def _check(
     side: str,
     nodes: list[onnxruntime.NodeArg],
-    expected: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, TensorSpec],
     file: Path,
 ) -> None:
     actual = {node.name: node for node in nodes}
@@ -111,16 +119,16 @@ def _check(
             f"{sorted(expected)}"
         )
         raise BundleError(msg)
-    for name, shape in expected.items():
+    for name, spec in expected.items():
         key = f"graphs[0].{side}.{name}"
         kind = _TYPES.get(actual[name].type, actual[name].type)
-        wanted = "int64" if name == "tokens" else "float32"
-        if kind != wanted:
-            msg = f"{file}: {key}: the graph's type is {kind}, but must be {wanted}"
+        if kind != spec.type:
+            msg = f"{file}: {key}: the graph's type is {kind}, but the manifest says {spec.type}"
             raise BundleError(msg)
         own = actual[name].shape
         # A symbolic axis (a name, or None) takes any length.
-        fits = [a == b or not isinstance(a, int) for a, b in zip(own, shape, strict=False)]
-        if len(own) != len(shape) or not all(fits):
-            msg = f"{file}: {key}: the graph's shape is {own}, but the manifest says {list(shape)}"
+        fits = [a == b or not isinstance(a, int) for a, b in zip(own, spec.shape, strict=False)]
+        if len(own) != len(spec.shape) or not all(fits):
+            said = list(spec.shape)
+            msg = f"{file}: {key}: the graph's shape is {own}, but the manifest says {said}"
             raise BundleError(msg)

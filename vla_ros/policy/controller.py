@@ -114,9 +114,8 @@ class PolicyController:
         """
         action = bundle.manifest.action
         try:
-            check_state_names(
-                bundle.manifest.state.names, robot.joints, gripper=bool(robot.gripper_joints)
-            )
+            names = () if bundle.manifest.state is None else bundle.manifest.state.names
+            check_state_names(names, robot.joints, gripper=bool(robot.gripper_joints))
         except StateError as err:
             msg = f"the bundle {bundle.path} does not fit the robot {robot.name!r}: {err}"
             raise BundleError(msg) from err

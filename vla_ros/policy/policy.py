@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from vla_ros.observation.observation import Observation
 from vla_ros.observation.state import StateError, state_vector
 from vla_ros.policy.backends import Backend, BackendError, OnnxBackend, Tensor
-from vla_ros.policy.bundle import (
-    ACTIONS_OUTPUT,
-    STATE_INPUT,
-    TOKENS_INPUT,
-    Bundle,
+from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.manifest import (
+    ACTION_NAMES,
+    Action,
+    BundleError,
     Camera,
     Gripper,
-    denormalise,
-    normalise,
+    Manifest,
+    MeanStd,
 )
-from vla_ros.policy.tokens import InstructionEncoder, InstructionError
+from vla_ros.policy.tokens import PAD, UNKNOWN, InstructionEncoder, InstructionError
 from vla_ros.types import Array, ImageArray
 
 
@@ -66,19 +66,22 @@ class Policy:
             BundleError: If the model does not fit the manifest, or the provider cannot run it.
 
         """
-        self._manifest = bundle.manifest
+        manifest = bundle.manifest
+        _check_supported(manifest, bundle)
+        self._manifest = manifest
         self._period_ns = bundle.period_ns
-        self._encode = InstructionEncoder(
-            bundle.file(bundle.manifest.instruction.tokenizer), bundle.manifest.instruction.length
-        )
+        self._encode: InstructionEncoder | None = None
+        if manifest.instruction is not None and manifest.instruction.tokenizer is not None:
+            self._encode = InstructionEncoder(
+                bundle.file(manifest.instruction.tokenizer), manifest.instruction.length
+            )
+        graph = manifest.graph("policy")
+        self._output = manifest.decoder.output
         self._backend: Backend = OnnxBackend(
-            bundle.file(bundle.graph.file), bundle.graph, threads=threads, provider=provider
+            bundle.file(graph.file or ""), graph, threads=threads, provider=provider
         )
         self._backend.run(
-            {
-                name: np.zeros(shape, np.int64 if name == TOKENS_INPUT else np.float32)
-                for name, shape in bundle.graph.inputs.items()
-            }
+            {name: np.zeros(spec.shape, spec.dtype) for name, spec in graph.inputs.items()}
         )
 
     def unknown_words(self, instruction: str) -> tuple[str, ...]:
@@ -88,7 +91,7 @@ class Policy:
             InstructionError: If the instruction is too long for the model.
 
         """
-        return self._encode(instruction).unknown
+        return () if self._encode is None else self._encode(instruction).unknown
 
     def infer(self, observation: Observation) -> Chunk:
         """Return the actions for an observation.
@@ -103,12 +106,12 @@ class Policy:
             msg = f"the model cannot be run: {err}"
             raise PolicyError(msg) from err
         action = self._manifest.action
-        actions = np.asarray(outputs[ACTIONS_OUTPUT], np.float64)
+        actions = np.asarray(outputs[self._output], np.float64)
         if actions.shape != (1, action.chunk, len(action.names)):
             expected = (1, action.chunk, len(action.names))
             msg = f"the model's output has the shape {actions.shape}, not {expected}"
             raise PolicyError(msg)
-        actions = denormalise(actions[0], action.mean, action.std)
+        actions = _denormalise(actions[0], action)
         if not np.isfinite(actions).all():
             row, column = np.argwhere(~np.isfinite(actions))[0]
             msg = f"the model's output is not finite: {action.names[column]} of action {row}"
@@ -125,27 +128,81 @@ class Policy:
         )
 
     def _inputs(self, observation: Observation) -> dict[str, Tensor]:
-        state = self._manifest.state
+        inputs: dict[str, Tensor] = {}
+        instruction, state = self._manifest.instruction, self._manifest.state
         try:
-            tokens = self._encode(observation.instruction)
-            values = state_vector(
-                state.names,
-                observation.joints,
-                observation.tcp_position,
-                observation.tcp_rotation,
-                joint_names=observation.joint_names,
-            )
+            if instruction is not None and self._encode is not None:
+                inputs[instruction.input] = self._encode(observation.instruction).ids
+            if state is not None:
+                values = state_vector(
+                    state.names,
+                    observation.joints,
+                    observation.tcp_position,
+                    observation.tcp_rotation,
+                    joint_names=observation.joint_names,
+                )
+                inputs[state.input] = _normalise(values.astype(np.float64), state.normalisation)
         except (InstructionError, StateError) as err:
             raise PolicyError(str(err)) from err
-        inputs: dict[str, Tensor] = {
-            STATE_INPUT: normalise(values.astype(np.float64), state.mean, state.std)
-            .astype(np.float32)
-            .reshape(1, -1),
-            TOKENS_INPUT: tokens.ids,
-        }
         for camera in self._manifest.cameras:
-            inputs[camera.name] = image_input(observation.images.get(camera.name), camera)
+            inputs[camera.input] = image_input(observation.images.get(camera.name), camera)
         return inputs
+
+
+def _check_supported(manifest: Manifest, bundle: Bundle) -> None:
+    """Refuse what the manifest can say and this class cannot do.
+
+    Raises:
+        BundleError: Naming the first key.
+
+    """
+    action, instruction, state = manifest.action, manifest.instruction, manifest.state
+    words = (
+        (PAD, UNKNOWN)
+        if instruction is None
+        else (
+            instruction.pad_token,
+            instruction.unknown_token,
+        )
+    )
+    inputs = manifest.graphs[0].inputs
+    able = {
+        "decoder.type": manifest.decoder.type == "direct",
+        "graphs[0].backend": manifest.graphs[0].backend == "onnx",
+        "graphs[0].inputs": {"float32", "int64"} >= {spec.type for spec in inputs.values()},
+        "history.steps": manifest.history.steps == 1,
+        "cameras": all(camera.type == "float32" for camera in manifest.cameras),
+        "state.size": state is None or state.width == len(state.names),
+        "state.normalisation": state is None or isinstance(state.normalisation, MeanStd),
+        "instruction.unknown_token": words[1] == UNKNOWN,
+        "instruction.pad_token": words[0] == PAD,
+        "instruction.suffix": instruction is None or not instruction.suffix,
+        "instruction.mask_input": instruction is None or instruction.mask_input is None,
+        "action.type": action.type == "delta_pose",
+        "action.frame": action.frame == "tool",
+        "action.reference": action.reference == "previous",
+        "action.names": action.names == ACTION_NAMES,
+        "action.size": action.width == len(action.names),
+        "action.normalisation": isinstance(action.normalisation, MeanStd),
+    }
+    for key, is_able in able.items():
+        if not is_able:
+            msg = f"the bundle {bundle.path}: {key}: this version of vla_ros cannot run it"
+            raise BundleError(msg)
+
+
+def _normalise(values: Array, spec: object) -> NDArray[np.float32]:
+    if not isinstance(spec, MeanStd):
+        raise TypeError(spec)
+    scaled = (values - np.asarray(spec.mean)) / (np.asarray(spec.std) + spec.eps)
+    return np.asarray(scaled, np.float32).reshape(1, -1)
+
+
+def _denormalise(values: Array, action: Action) -> Array:
+    spec = action.normalisation
+    if not isinstance(spec, MeanStd):
+        raise TypeError(spec)
+    return np.asarray(values * (np.asarray(spec.std) + spec.eps) + spec.mean, np.float64)
 
 
 def image_input(image: ImageArray | None, camera: Camera) -> NDArray[np.float32]:
@@ -173,8 +230,10 @@ def image_input(image: ImageArray | None, camera: Camera) -> NDArray[np.float32]
     return np.ascontiguousarray(values[None])
 
 
-def _opening(fraction: Array, gripper: Gripper) -> Array:
+def _opening(fraction: Array, gripper: Gripper | None) -> Array:
     """Return the opening in m of each open fraction, shape (n,) both."""
+    if gripper is None:
+        raise TypeError(gripper)
     if gripper.mode == "binary":
         return np.where(fraction >= gripper.threshold, gripper.open_m, gripper.closed_m)
     span = gripper.open_m - gripper.closed_m
