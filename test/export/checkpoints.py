@@ -74,7 +74,11 @@ def save_act(folder: Path, **options) -> Path:
     }
     small = {"dim_model": 64, "n_heads": 4, "dim_feedforward": 128, "chunk_size": 20}
     config = ACTConfig(
-        **_features(cameras), pretrained_backbone_weights=None, n_action_steps=20, **small, **options
+        **_features(cameras),
+        pretrained_backbone_weights=None,
+        n_action_steps=20,
+        **small,
+        **options,
     )
     torch.manual_seed(0)
     return _save(folder, ACTPolicy(config), cameras)
@@ -158,7 +162,6 @@ def save_language_model(folder: Path, *, with_config: bool) -> Path:
 def save_smolvla(folder: Path, **options) -> Path:
     from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-
     from vla_ros.export.lerobot.reference import prepare
 
     model = save_language_model(folder / "vlm", with_config=True)
