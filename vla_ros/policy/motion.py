@@ -1,10 +1,10 @@
 """From actions in a manifest's units to motion: twists of the TCP, gripper and joint speeds.
 
 Every kind of action ends as constant velocities, one an action, each for one period. Carried out
-from where the arm was at the observation, they lead to what was asked for at the end of each period:
-exactly, not to first order. Targets (poses and joint positions) are to be reached at the end of
-their action's period. `frame: tool` means the axes of the TCP at the observation, for all of a
-chunk: that is the frame that the model saw.
+from where the arm was at the observation, they lead to what was asked for at the end of each
+period, exactly, not to first order. Targets (poses and joint positions) are to be reached at the
+end of their action's period. `frame: tool` means the axes of the TCP at the observation, for all of
+a chunk: that is the frame that the model saw.
 """
 
 from dataclasses import dataclass
@@ -172,11 +172,11 @@ def _cartesian_actions(twists: Array, action: Action, observation: Observation) 
             turns = matrix_to(matrix_from(turns, "rotation_vector"), action.rotation)
         return np.hstack([moves, turns])
     positions = observation.tcp_position + np.cumsum(twists[:, :3], axis=0) / action.rate_hz
-    rotations = np.empty((len(twists), 3, 3))
-    rotation = tool
-    for index, turn in enumerate(matrix_from(twists[:, 3:] / action.rate_hz, "rotation_vector")):
-        rotation = turn @ rotation
-        rotations[index] = rotation
+    turns = matrix_from(twists[:, 3:] / action.rate_hz, "rotation_vector")
+    path = [tool]
+    for turn in turns:
+        path.append(turn @ path[-1])
+    rotations: Array = np.array(path[1:])
     if action.type == "delta_pose":
         positions = positions - observation.tcp_position
         if action.frame == "tool":
