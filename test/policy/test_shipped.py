@@ -2,7 +2,7 @@
 
 What it was given and what it gave then is in data/panda_pick_chunks.npz: for three observations the
 SHA-256 of the graph's inputs, its output, and the chunk. Inputs, and the chunk of a given output,
-are the same bit for bit; the graph's output itself may differ in its last digits between processors.
+are the same bit for bit; the graph's output may differ in its last digits between processors.
 """
 
 import hashlib

@@ -13,7 +13,7 @@ import numpy as np
 
 from vla_ros.kinematics import SerialChain
 from vla_ros.observation.observation import Observation
-from vla_ros.policy.manifest import GRIPPER_NAME, ROTATION_NAMES, Action, BundleError, Gripper
+from vla_ros.policy.manifest import GRIPPER_NAME, ROTATION_NAMES, Action, Gripper
 from vla_ros.policy.rotations import matrix_from, matrix_to, rotation_vector_from_matrix
 from vla_ros.types import Array
 
@@ -49,7 +49,7 @@ def check_joint_names(action: Action, joints: tuple[str, ...]) -> None:
         joints: The robot's.
 
     Raises:
-        BundleError: Naming the joints that differ.
+        MotionError: Naming the joints that differ.
 
     """
     if action.is_cartesian:
@@ -61,7 +61,7 @@ def check_joint_names(action: Action, joints: tuple[str, ...]) -> None:
             f"action.names: must be this robot's joints, {', '.join(joints)}, in any order; "
             f"{', '.join(wrong)} differ"
         )
-        raise BundleError(msg)
+        raise MotionError(msg)
 
 
 def to_motion(
@@ -194,13 +194,8 @@ def _joint_names(action: Action) -> tuple[str, ...]:
 
 def _columns(action: Action, observation: Observation) -> list[int]:
     """Return where each of the robot's joints stands among the action's entries."""
+    check_joint_names(action, observation.joint_names)
     names = _joint_names(action)
-    if sorted(names) != sorted(observation.joint_names):
-        msg = (
-            f"the actions are of the joints {', '.join(names)}, but the robot's are "
-            f"{', '.join(observation.joint_names)}"
-        )
-        raise MotionError(msg)
     return [names.index(joint) for joint in observation.joint_names]
 
 
