@@ -11,6 +11,7 @@ import yaml
 
 from bundles import forward_actions, make_bundle, manifest, write_graph
 from vla_ros.observation.image import ImageSpec
+from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.bundle import Bundle, sha256
 from vla_ros.policy.manifest import MANIFEST, BundleError, parse_manifest
 from vla_ros.policy.policy import Policy
@@ -269,7 +270,7 @@ def test_symbolic_axes_of_a_graph_take_what_the_manifest_says(folder):
 
 def test_a_provider_that_is_not_there_is_refused_not_replaced(folder):
     with pytest.raises(BundleError, match=r"'NoSuchProvider'.*CPUExecutionProvider"):
-        Policy(Bundle.load(folder), provider="NoSuchProvider")
+        Policy(Bundle.load(folder), BackendOptions(provider="NoSuchProvider"))
 
 
 def test_what_is_written_is_what_is_read(good):

@@ -1,10 +1,10 @@
 """From actions in a manifest's units to motion: twists of the TCP, gripper and joint speeds.
 
 Every kind of action ends as constant velocities, one an action, each for one period. Carried out
-from where the arm was at the observation, they lead to what was asked for at the end of each period:
-exactly, not to first order. Targets (poses and joint positions) are to be reached at the end of
-their action's period. `frame: tool` means the axes of the TCP at the observation, for all of a
-chunk: that is the frame that the model saw.
+from where the arm was at the observation, they lead to what was asked for at the end of each
+period, exactly, not to first order. Targets (poses and joint positions) are to be reached at the
+end of their action's period. `frame: tool` means the axes of the TCP at the observation, for all of
+a chunk: that is the frame that the model saw.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 
 from vla_ros.kinematics import SerialChain
 from vla_ros.observation.observation import Observation
-from vla_ros.policy.manifest import GRIPPER_NAME, ROTATION_NAMES, Action, BundleError, Gripper
+from vla_ros.policy.manifest import GRIPPER_NAME, ROTATION_NAMES, Action, Gripper
 from vla_ros.policy.rotations import matrix_from, matrix_to, rotation_vector_from_matrix
 from vla_ros.types import Array
 
@@ -49,7 +49,7 @@ def check_joint_names(action: Action, joints: tuple[str, ...]) -> None:
         joints: The robot's.
 
     Raises:
-        BundleError: Naming the joints that differ.
+        MotionError: Naming the joints that differ.
 
     """
     if action.is_cartesian:
@@ -61,7 +61,7 @@ def check_joint_names(action: Action, joints: tuple[str, ...]) -> None:
             f"action.names: must be this robot's joints, {', '.join(joints)}, in any order; "
             f"{', '.join(wrong)} differ"
         )
-        raise BundleError(msg)
+        raise MotionError(msg)
 
 
 def to_motion(
@@ -172,11 +172,11 @@ def _cartesian_actions(twists: Array, action: Action, observation: Observation) 
             turns = matrix_to(matrix_from(turns, "rotation_vector"), action.rotation)
         return np.hstack([moves, turns])
     positions = observation.tcp_position + np.cumsum(twists[:, :3], axis=0) / action.rate_hz
-    rotations = np.empty((len(twists), 3, 3))
-    rotation = tool
-    for index, turn in enumerate(matrix_from(twists[:, 3:] / action.rate_hz, "rotation_vector")):
-        rotation = turn @ rotation
-        rotations[index] = rotation
+    turns = matrix_from(twists[:, 3:] / action.rate_hz, "rotation_vector")
+    path = [tool]
+    for turn in turns:
+        path.append(turn @ path[-1])
+    rotations: Array = np.array(path[1:])
     if action.type == "delta_pose":
         positions = positions - observation.tcp_position
         if action.frame == "tool":
@@ -194,13 +194,8 @@ def _joint_names(action: Action) -> tuple[str, ...]:
 
 def _columns(action: Action, observation: Observation) -> list[int]:
     """Return where each of the robot's joints stands among the action's entries."""
+    check_joint_names(action, observation.joint_names)
     names = _joint_names(action)
-    if sorted(names) != sorted(observation.joint_names):
-        msg = (
-            f"the actions are of the joints {', '.join(names)}, but the robot's are "
-            f"{', '.join(observation.joint_names)}"
-        )
-        raise MotionError(msg)
     return [names.index(joint) for joint in observation.joint_names]
 
 

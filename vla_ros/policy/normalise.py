@@ -6,15 +6,18 @@ precision. Where two statistics that are to be divided by their difference are e
 `mean_std` adds to the deviation when it divides, it leaves out when it multiplies.
 """
 
-import numpy as np
+from typing import Any
 
-from vla_ros.policy.manifest import Identity, MeanStd, MinMax, Normalisation
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_ros.policy.manifest import Identity, MeanStd, MinMax, Normalisation, Quantiles
 from vla_ros.types import Array
 
 _EPS = 1e-8
 
 
-def normalise(values: Array, spec: Normalisation) -> Array:
+def normalise(values: NDArray[np.floating[Any]], spec: Normalisation) -> Array:
     """Return what a model takes for values in a robot's units.
 
     Args:
@@ -25,16 +28,16 @@ def normalise(values: Array, spec: Normalisation) -> Array:
         float64, shape (..., n).
 
     """
-    values = np.asarray(values, np.float64)
+    x = np.asarray(values, np.float64)
     if isinstance(spec, Identity):
-        return values
+        return x
     if isinstance(spec, MeanStd):
-        return np.asarray((values - np.asarray(spec.mean)) / (np.asarray(spec.std) + spec.eps))
+        return np.asarray((x - np.asarray(spec.mean)) / (np.asarray(spec.std) + spec.eps))
     low, span = _range(spec)
-    return np.asarray(2.0 * (values - low) / span - 1.0)
+    return np.asarray(2.0 * (x - low) / span - 1.0)
 
 
-def denormalise(values: Array, spec: Normalisation) -> Array:
+def denormalise(values: NDArray[np.floating[Any]], spec: Normalisation) -> Array:
     """Return the values in a robot's units of what a model gives: the inverse of `normalise`.
 
     Args:
@@ -45,19 +48,17 @@ def denormalise(values: Array, spec: Normalisation) -> Array:
         float64, shape (..., n).
 
     """
-    values = np.asarray(values, np.float64)
+    x = np.asarray(values, np.float64)
     if isinstance(spec, Identity):
-        return values
+        return x
     if isinstance(spec, MeanStd):
-        return np.asarray(values * np.asarray(spec.std) + np.asarray(spec.mean))
+        return np.asarray(x * np.asarray(spec.std) + np.asarray(spec.mean))
     low, span = _range(spec)
-    return np.asarray((values + 1.0) / 2.0 * span + low)
+    return np.asarray((x + 1.0) / 2.0 * span + low)
 
 
-def _range(spec: Normalisation) -> tuple[Array, Array]:
+def _range(spec: MinMax | Quantiles) -> tuple[Array, Array]:
     """Return what becomes -1, and how far above it lies what becomes 1."""
-    low, high = (
-        (spec.min, spec.max) if isinstance(spec, MinMax) else (spec.low, spec.high)  # type: ignore[union-attr]
-    )
-    span = np.asarray(high, np.float64) - np.asarray(low, np.float64)
-    return np.asarray(low, np.float64), np.where(span == 0.0, _EPS, span)
+    ends = (spec.min, spec.max) if isinstance(spec, MinMax) else (spec.low, spec.high)
+    low, high = np.asarray(ends, np.float64)
+    return low, np.where(high == low, _EPS, high - low)

@@ -28,4 +28,6 @@ class Direct:
         prefix: Prefix | None = None,  # noqa: ARG002 - see takes_prefix
     ) -> Floats:
         """Return normalised actions, see `Decoder.decode`."""
-        return as_floats(run_graph(graphs, self._graph, inputs), self._output, self._shape)[0]
+        outputs = run_graph(graphs, self._graph, inputs)
+        actions: Floats = as_floats(outputs, self._output, self._shape)[0]
+        return actions

@@ -58,4 +58,4 @@ class Flow:
                 pull = guidance.pull(sample + left * velocity, progress)
                 velocity = velocity - pull if backward else velocity + pull
             sample = sample + signed * velocity
-        return sample[0]
+        return np.asarray(sample[0])
