@@ -215,8 +215,8 @@ def rehash(folder, name):
 def test_a_broken_graph_with_the_right_hash_is_refused(folder):
     (folder / "policy.onnx").write_bytes(b"no graph")
     rehash(folder, "policy.onnx")
-    with pytest.raises(BundleError, match=r"policy\.onnx: CPUExecutionProvider cannot run it"):
-        Policy(Bundle.load(folder))
+    with pytest.raises(BundleError, match=r"graphs\[0\]\.file: policy\.onnx is no ONNX graph"):
+        Bundle.load(folder)
 
 
 def test_a_broken_tokenizer_is_refused(folder):
@@ -244,7 +244,7 @@ def test_a_graph_with_other_inputs_than_the_manifest_is_refused(folder):
                 node.input[index] = "rear"
     onnx.save(model, folder / "policy.onnx")
     rehash(folder, "policy.onnx")
-    with pytest.raises(BundleError, match=r"inputs are.*'rear'.*'front'"):
+    with pytest.raises(BundleError, match=r"inputs\.rear: is missing.*inputs\.front: is not in"):
         Policy(Bundle.load(folder))
 
 

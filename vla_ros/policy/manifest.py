@@ -68,7 +68,7 @@ def _number(value: object) -> object:
     return value
 
 
-def _file_name(name: str) -> str:
+def check_file_name(name: str) -> str:
     """Refuse a file's name that leads out of the bundle, or that another system reads differently.
 
     Raises:
@@ -88,7 +88,7 @@ def _file_name(name: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 TensorName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_./:-]+$")]
 Text = Annotated[str, Field(min_length=1)]
-FileName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_file_name)]
+FileName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_file_name)]
 Real = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False), BeforeValidator(_number)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False), BeforeValidator(_number)]
@@ -702,9 +702,13 @@ def _key(location: tuple[int | str, ...]) -> str:
         elif part == "[key]" or (tagged and part in {*STATISTICS, *DECODER_GRAPHS}):
             continue  # The kind of the section, not a key: pydantic names it.
         else:
-            plain = part if part.isprintable() else repr(part)
-            key += f".{plain:.100}" if key else f"{plain:.100}"
+            key += f".{plain(part)}" if key else plain(part)
     return key
+
+
+def plain(name: str) -> str:
+    """Return a name from elsewhere so that it fits into a line for people."""
+    return f"{name if name.isprintable() else repr(name):.100}"
 
 
 def _explain(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
@@ -716,8 +720,7 @@ def _explain(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     if error["type"] == "union_tag_not_found":
         return "type: is missing"
     if error["type"] == "union_tag_invalid":
-        return f"type: must be one of {error['ctx']['expected_tags']}, but is " + repr(
-            error["ctx"]["tag"]
-        )
+        context = error["ctx"]
+        return f"type: must be one of {context['expected_tags']}, but is {context['tag']!r:.60}"
     message = " ".join(error["msg"].split())
     return f"{message[0].lower()}{message[1:]}, but is {error['input']!r:.60}"
