@@ -128,7 +128,7 @@ BAD_MANIFESTS = {
         assign([1, 8, 7], "graphs", 0, "outputs", "actions"),
         ["graphs[0].outputs.actions: is [1, 8, 7]", "[1, 16, 7]"],
     ),
-    "unknown decoder": (assign("rnn", "decoder", "type"), ["decoder: type", "'direct'"]),
+    "unknown decoder": (assign("rnn", "decoder", "type"), ["decoder.type", "'direct'"]),
     "unknown action": (assign("torque", "action", "type"), ["action.type", "'delta_pose'"]),
     "unknown frame": (assign("world", "action", "frame"), ["action.frame", "'tool'"]),
     "unknown action entry": (no_open_fraction, ["action.names: must be ['x'"]),

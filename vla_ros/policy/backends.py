@@ -1,17 +1,18 @@
 """What runs a graph: ONNX Runtime, on exactly the provider that was asked for."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.manifest import BundleError, Graph
 from vla_ros.policy.manifest import Tensor as TensorSpec
 
-Tensor = NDArray[np.float32] | NDArray[np.int64]
+Tensor = NDArray[Any]
 
 _TYPES = {
     "tensor(float)": "float32",
@@ -30,7 +31,7 @@ class BackendError(RuntimeError):
 class Backend(Protocol):
     """Runs one graph."""
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs by name.
 
         Raises:
@@ -38,6 +39,49 @@ class Backend(Protocol):
 
         """
         ...
+
+    def close(self) -> None:
+        """Let go of what runs it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """How graphs are run.
+
+    Attributes:
+        provider: What runs ONNX graphs: cpu, cuda or tensorrt, or ONNX Runtime's own name of it.
+        threads: Threads of one inference.
+
+    """
+
+    provider: str = "cpu"
+    threads: int = 1
+
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+def open_backend(bundle: Bundle, graph: Graph, options: BackendOptions) -> Backend:
+    """Return what runs a graph of a bundle.
+
+    Raises:
+        BundleError: If it cannot be run.
+
+    """
+    if graph.backend != "onnx" or graph.file is None:
+        msg = f"the bundle {bundle.path}: graph {graph.name!r}: backend {graph.backend} is not here"
+        raise BundleError(msg)
+    return OnnxBackend(
+        bundle.file(graph.file),
+        graph,
+        threads=options.threads,
+        provider=_PROVIDERS.get(options.provider, options.provider),
+    )
 
 
 class OnnxBackend:
@@ -92,7 +136,7 @@ class OnnxBackend:
         _check("inputs", session.get_inputs(), graph.inputs, file)
         _check("outputs", session.get_outputs(), graph.outputs, file)
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs by name.
 
         Raises:
@@ -104,6 +148,9 @@ class OnnxBackend:
         except Exception as err:  # onnxruntime's exceptions share no other base class
             raise BackendError(" ".join(str(err).split())) from err
         return dict(zip(self._outputs, values, strict=True))
+
+    def close(self) -> None:
+        """Do nothing: the session goes with this object."""
 
 
 def _check(

@@ -627,7 +627,7 @@ def parse_manifest(content: object, where: Path) -> Manifest:
         manifest = Manifest.model_validate(content)
     except ValidationError as err:
         errors = err.errors(include_url=False)
-        faults = [f"{_key(e['loc'])}: {_explain(e)}" for e in errors]
+        faults = [f"{_key(e)}: {_explain(e)}" for e in errors]
     else:
         faults = [f"{key}: {fault}" for key, fault in contradictions(manifest)]
     if faults:
@@ -690,8 +690,11 @@ def _types_fed(data: dict[Any, Any]) -> dict[Any, str]:
     return types
 
 
-def _key(location: tuple[int | str, ...]) -> str:
-    """Return pydantic's path to a value as `cameras[0].std`."""
+def _key(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Return the path to a value as `cameras[0].std`."""
+    location = error["loc"]
+    if error["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+        location = (*location, "type")
     key = ""
     previous: int | str = ""
     for part in location:
@@ -706,9 +709,14 @@ def _key(location: tuple[int | str, ...]) -> str:
     return key
 
 
+def printable(text: str) -> str:
+    """Return text from elsewhere as one line that does nothing to a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def plain(name: str) -> str:
     """Return a name from elsewhere so that it fits into a line for people."""
-    return f"{name if name.isprintable() else repr(name):.100}"
+    return f"{printable(name):.100}"
 
 
 def _explain(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
@@ -718,9 +726,9 @@ def _explain(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "union_tag_not_found":
-        return "type: is missing"
+        return "is missing"
     if error["type"] == "union_tag_invalid":
         context = error["ctx"]
-        return f"type: must be one of {context['expected_tags']}, but is {context['tag']!r:.60}"
+        return f"must be one of {context['expected_tags']}, but is {context['tag']!r:.60}"
     message = " ".join(error["msg"].split())
     return f"{message[0].lower()}{message[1:]}, but is {error['input']!r:.60}"
