@@ -19,7 +19,7 @@ from vla_ros.export.error import ExportError
 from vla_ros.export.lerobot import gemma, torchvision_shim
 from vla_ros.export.lerobot.act import act
 from vla_ros.export.lerobot.checkpoint import Checkpoint
-from vla_ros.export.lerobot.diffusion import diffusion
+from vla_ros.export.lerobot.diffusion import diffusion, exportable
 from vla_ros.export.lerobot.model import TOKENS, TOKENS_MASK, Model, Names
 from vla_ros.export.lerobot.pi0 import pi0
 from vla_ros.export.lerobot.smolvla import smolvla
@@ -89,6 +89,7 @@ class LeRobot:
         checkpoint: What it says of itself.
         model: Its graphs, and how to run the policy.
         meaning: What its numbers mean.
+        policy: lerobot's.
         preprocessor: lerobot's.
         postprocessor: lerobot's.
 
@@ -97,6 +98,7 @@ class LeRobot:
     checkpoint: Checkpoint
     model: Model
     meaning: Meaning
+    policy: Any
     preprocessor: Any
     postprocessor: Any
 
@@ -163,7 +165,16 @@ class LeRobot:
         )
         names = Names({c.key: c.name for c in checkpoint.cameras}, checkpoint.state_size > 0)
         model = _MODELS[checkpoint.kind](policy, names)
-        return cls(checkpoint, model, meaning, before, after)
+        return cls(checkpoint, model, meaning, policy, before, after)
+
+    @contextlib.contextmanager
+    def exportable(self) -> Iterator[None]:
+        """Within this context the policy does nothing that ONNX cannot express."""
+        with contextlib.ExitStack() as stack:
+            if self.checkpoint.kind == "diffusion":
+                stack.enter_context(exportable(self.policy))
+            stack.enter_context(_quiet())
+            yield
 
     def save_tokenizer(self, file: Path) -> tuple[str, str | None]:
         """Write the tokenizer as a bundle has it; return its padding and unknown tokens.

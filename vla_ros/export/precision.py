@@ -1,0 +1,96 @@
+"""A bundle again, with its ONNX graphs in float16, or their weights in int8."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from vla_ros.export.error import ExportError
+from vla_ros.policy.bundle import MANIFEST, Bundle, write_manifest
+from vla_ros.yaml_text import parse_yaml
+
+PRECISIONS = ("fp16", "int8")
+
+
+def convert(bundle: Bundle, precision: str, folder: Path) -> Bundle:
+    """Write a bundle whose graphs are converted; the inputs and outputs keep their types.
+
+    Args:
+        bundle: In float32.
+        precision: `fp16`: weights and arithmetic in half precision, which GPUs do faster and CPUs
+            slower. `int8`: the weights of matrix products, quantised dynamically: a quarter of the
+            size, and faster on CPUs.
+        folder: Of the new bundle.
+
+    Raises:
+        ExportError: If a graph cannot be converted.
+
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = parse_yaml(bundle.file(MANIFEST).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise TypeError(content)
+    for graph in content["graphs"]:
+        if graph["backend"] != "onnx":
+            msg = f"graph {graph['name']!r}: only ONNX graphs are converted, not {graph['backend']}"
+            raise ExportError(msg)
+        name = f"{Path(graph['file']).stem}.onnx"
+        try:
+            _CONVERTERS[precision](bundle.file(graph["file"]), folder / name)
+        except Exception as err:  # onnx's and ONNX Runtime's exceptions share no other base class
+            msg = f"graph {graph['name']!r} cannot be converted to {precision}: {err}"
+            raise ExportError(" ".join(msg.split())[:500]) from err
+        graph["file"] = name
+    instruction = content.get("instruction")
+    if instruction and instruction.get("tokenizer"):
+        shutil.copyfile(bundle.file(instruction["tokenizer"]), folder / instruction["tokenizer"])
+    del content["files"]
+    content["source"]["precision"] = precision
+    return write_manifest(folder, content)
+
+
+def _to_fp16(source: Path, target: Path) -> None:
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 - slow
+
+    model = _load(source)
+    model = convert_float_to_float16(model, keep_io_types=True)
+    _save(model, target)
+
+
+def _to_int8(source: Path, target: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 - slow
+
+    model = _load(source)
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # It recommends a pre-processing that does nothing here.
+    try:
+        quantize_dynamic(
+            model,
+            str(target),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            use_external_data_format=model.ByteSize() > 1_800_000_000,
+        )
+    finally:
+        root.setLevel(level)
+
+
+def _load(source: Path) -> Any:  # noqa: ANN401 - onnx.ModelProto
+    model = onnx.load(str(source))
+    # torch's exporter notes shapes that contradict what these converters infer.
+    del model.graph.value_info[:]
+    return model
+
+
+def _save(model: Any, target: Path) -> None:  # noqa: ANN401
+    size = sum(len(t.raw_data) for t in model.graph.initializer)
+    data = target.name + ".data"
+    (target.parent / data).unlink(missing_ok=True)
+    onnx.save(model, str(target), save_as_external_data=size > 1_800_000_000, location=data)
+
+
+_CONVERTERS = {"fp16": _to_fp16, "int8": _to_int8}
