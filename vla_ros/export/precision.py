@@ -55,8 +55,26 @@ def _to_fp16(source: Path, target: Path) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 - slow
 
     model = _load(source)
-    model = convert_float_to_float16(model, keep_io_types=True)
+    model = convert_float_to_float16(
+        model, keep_io_types=True, node_block_list=_angles(model), disable_shape_infer=False
+    )
     _save(model, target)
+
+
+def _angles(model: Any) -> list[str]:  # noqa: ANN401 - onnx.ModelProto
+    """Return the names of the nodes that sines and cosines come from.
+
+    A position or a time of some hundred radians has no digit after the point in float16.
+    """
+    makers = {output: node for node in model.graph.node for output in node.output}
+    waiting = [node for node in model.graph.node if node.op_type in {"Sin", "Cos"}]
+    found: dict[str, Any] = {}
+    while waiting:
+        node = waiting.pop()
+        if node.name not in found:
+            found[node.name] = node
+            waiting += [makers[name] for name in node.input if name in makers]
+    return list(found)
 
 
 def _to_int8(source: Path, target: Path) -> None:

@@ -23,6 +23,7 @@ from vla_ros.export.lerobot.diffusion import diffusion, exportable
 from vla_ros.export.lerobot.model import TOKENS, TOKENS_MASK, Model, Names
 from vla_ros.export.lerobot.pi0 import pi0
 from vla_ros.export.lerobot.smolvla import smolvla
+from vla_ros.export.lerobot.time_embedding import in_float32
 from vla_ros.export.meaning import Meaning
 from vla_ros.observation.observation import Observation, Snapshot
 from vla_ros.observation.state import state_vector
@@ -173,6 +174,10 @@ class LeRobot:
         with contextlib.ExitStack() as stack:
             if self.checkpoint.kind == "diffusion":
                 stack.enter_context(exportable(self.policy))
+            if self.checkpoint.kind in {"smolvla", "pi0"}:
+                name = _POLICIES[self.checkpoint.kind][0]
+                module = importlib.import_module(f"lerobot.policies.{name}")
+                stack.enter_context(in_float32(module))
             stack.enter_context(_quiet())
             yield
 
