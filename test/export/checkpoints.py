@@ -188,28 +188,27 @@ def shrink_pi0(monkeypatch) -> None:
 
     prepare("pi0")
     from lerobot.policies.pi0 import modeling_pi0
-    from transformers import PaliGemmaConfig
 
-    def config(variant):
-        width = 64 if variant == "gemma_2b" else 32
+    paligemma, gemma = modeling_pi0.PaliGemmaForConditionalGeneration, modeling_pi0.GemmaForCausalLM
+
+    def variant(name):
+        width = 64 if name == "gemma_2b" else 32
         return modeling_pi0.GemmaConfig(width, 3, 2 * width, 8, 1, 16)
 
-    class Small(PaliGemmaConfig):
-        """lerobot sets some of the sizes after it has been made."""
+    def small_paligemma(config):
+        vision = config.vision_config
+        vision.hidden_size, vision.intermediate_size, vision.projection_dim = 32, 64, 64
+        vision.num_hidden_layers, vision.num_attention_heads, vision.patch_size = 2, 2, 8
+        config.text_config.vocab_size = 64
+        return paligemma(config=config)
 
-        def __init__(self, **options):
-            vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-            super().__init__(
-                vision_config={"model_type": "siglip_vision_model", "patch_size": 8, **vision},
-                projection_dim=64,
-                **options,
-            )
+    def small_gemma(config):
+        config.vocab_size = 64
+        return gemma(config=config)
 
-    monkeypatch.setattr(modeling_pi0, "get_gemma_config", config)
-    known = modeling_pi0.CONFIG_MAPPING
-    monkeypatch.setattr(
-        modeling_pi0, "CONFIG_MAPPING", {"paligemma": Small, "gemma": known["gemma"]}
-    )
+    monkeypatch.setattr(modeling_pi0, "get_gemma_config", variant)
+    monkeypatch.setattr(modeling_pi0, "PaliGemmaForConditionalGeneration", small_paligemma)
+    monkeypatch.setattr(modeling_pi0, "GemmaForCausalLM", small_gemma)
 
 
 def save_pi0(folder: Path, monkeypatch, **options) -> Path:
