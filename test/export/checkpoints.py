@@ -162,6 +162,7 @@ def save_language_model(folder: Path, *, with_config: bool) -> Path:
 def save_smolvla(folder: Path, **options) -> Path:
     from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
     from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
     from vla_ros.export.lerobot.reference import prepare
 
     model = save_language_model(folder / "vlm", with_config=True)

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vla_ros.export import latency, parity
 from vla_ros.export.error import ExportError
+from vla_ros.export.graphs_original import GraphsOriginal
 from vla_ros.export.precision import PRECISIONS, convert
 from vla_ros.policy.bundle import MANIFEST, Bundle
 
@@ -39,6 +42,20 @@ def start(folder: Path) -> None:
             raise ExportError(msg)
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
+
+
+def check_runs(bundle: Bundle) -> None:
+    """Run a bundle once.
+
+    Raises:
+        ExportError: If what it gives is not finite.
+
+    """
+    original = GraphsOriginal(bundle)
+    prepared = original.prepare(parity.random_observation(bundle.manifest, 0, bundle))
+    if not np.isfinite(original.decode(prepared, [])).all():
+        msg = f"{bundle.path}: its actions are not finite on a random observation"
+        raise ExportError(msg)
 
 
 def finish(

@@ -35,6 +35,7 @@ class TorchGraph:
         module: Takes the inputs in their order; returns a tensor, or a tuple of them.
         inputs: An example of each input, with the batch axis, by its name.
         outputs: Names of the outputs, in their order.
+        program: The module as a `torch.export.ExportedProgram`, where it came as one.
 
     """
 
@@ -42,6 +43,7 @@ class TorchGraph:
     module: torch.nn.Module
     inputs: Mapping[str, torch.Tensor]
     outputs: tuple[str, ...]
+    program: Any = None
 
     @property
     def file(self) -> str:
@@ -93,8 +95,8 @@ def write_onnx(graph: TorchGraph, folder: Path) -> list[Path]:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                graph.module.eval(),
-                tuple(graph.inputs.values()),
+                graph.program or graph.module.eval(),
+                () if graph.program else tuple(graph.inputs.values()),
                 input_names=list(graph.inputs),
                 output_names=list(graph.outputs),
                 opset_version=OPSET,

@@ -9,16 +9,16 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_SPLITTER = 4097.0
-"""Splits a float32 into two halves of 12 bits (T. J. Dekker, Numer. Math. 18, 1971)."""
 
-
-def _halves(value: Tensor) -> tuple[Tensor, Tensor]:
-    scaled = _SPLITTER * value
+def _halves(value: Any) -> tuple[Any, Any]:
+    """Return float32 as the sum of two with 12 bits each (T. J. Dekker, Numer. Math. 18, 1971)."""
+    scaled = value * 4097.0
     high = scaled - (scaled - value)
     return high, value - high
 
@@ -37,19 +37,21 @@ def time_embedding(
 
     """
     del device
-    fraction = torch.linspace(0.0, 1.0, dimension // 2, dtype=torch.float64)
+    # In NumPy, whose results an exporter takes as constants: in torch it would trace the way there.
+    fraction = np.linspace(0.0, 1.0, dimension // 2)
     turns = 1.0 / (min_period * (max_period / min_period) ** fraction)
-    near = turns.to(torch.float32)
-    rest = (turns - near.to(torch.float64)).to(torch.float32)
+    near_numbers = turns.astype(np.float32)
+    rest = torch.from_numpy((turns - near_numbers).astype(np.float32))
+    near = torch.from_numpy(near_numbers)
+    near_high, near_low = (torch.from_numpy(half) for half in _halves(near_numbers))
     moment = time[:, None]
-    product = moment * near[None]
+    product = moment * near
     time_high, time_low = _halves(moment)
-    near_high, near_low = _halves(near[None])
     # What the product lacks, exactly.
     lacking = time_low * near_low - (
         ((product - time_high * near_high) - time_low * near_high) - time_high * near_low
     )
-    part = (product - torch.round(product)) + (lacking + moment * rest[None])
+    part = (product - torch.round(product)) + (lacking + moment * rest)
     angle = (2.0 * math.pi) * part
     return torch.cat([torch.sin(angle), torch.cos(angle)], dim=1)
 

@@ -1,0 +1,119 @@
+"""Export torch.export programs: `vla_ros export torch FILE.pt2 --manifest FILE.yaml --out DIR`.
+
+They become ONNX, which runs without torch, or with `--backend torch` stay what they are.
+"""
+
+import argparse
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vla_ros.export import finish, given_manifest
+from vla_ros.export.error import ExportError
+from vla_ros.export.graphs_original import GraphsOriginal
+from vla_ros.export.torch_graph import TorchGraph, write_onnx
+
+
+class _Program:
+    """Runs a graph in torch, as a backend does."""
+
+    def __init__(self, graph: TorchGraph) -> None:
+        self._graph = graph
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return self._graph.run(inputs)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `vla_ros export torch`."""
+    parser.add_argument(
+        "source", nargs="+", metavar="FILE", help=".pt2 file; prefix=FILE step=FILE where two run"
+    )
+    parser.add_argument("--manifest", type=Path, required=True, help="what the graph does not say")
+    parser.add_argument("--backend", choices=["onnx", "torch"], default="onnx")
+    finish.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out `vla_ros export torch`."""
+    content = given_manifest.read(args.manifest)
+    files = given_manifest.sources(args.source, content, args.manifest)
+    if args.backend == "torch" and (args.fp16 or args.int8):
+        msg = "--fp16 and --int8 convert ONNX graphs: leave out --backend torch"
+        raise ExportError(msg)
+    graphs = {name: read_program(name, file, content) for name, file in files.items()}
+    entries = []
+    for name, graph in graphs.items():
+        entry = {**graph.entry(), "backend": args.backend}
+        entries.append({**entry, "file": f"{name}.{'pt2' if args.backend == 'torch' else 'onnx'}"})
+    finish.start(args.out)
+    for name, graph in graphs.items():
+        if args.backend == "torch":
+            shutil.copyfile(files[name], args.out / f"{name}.pt2")
+        else:
+            write_onnx(graph, args.out)
+    bundle = given_manifest.write(content, entries, args.manifest, args.out)
+    original = GraphsOriginal(bundle, {name: _Program(graph) for name, graph in graphs.items()})
+    return finish.finish(bundle, original, args, partial(print, flush=True))
+
+
+def read_program(name: str, file: Path, content: Mapping[str, Any]) -> TorchGraph:
+    """Return a program as a graph; its inputs are named as the arguments that it was exported with.
+
+    Args:
+        name: Of the graph.
+        file: What `torch.export.save` wrote.
+        content: The manifest, which names the outputs.
+
+    Raises:
+        ExportError: If the file is no such program, or the manifest names other outputs.
+
+    """
+    try:
+        program = torch.export.load(str(file))
+    except Exception as err:  # torch raises what its reader happens to stumble over
+        msg = f"{file}: is no program of torch.export: {' '.join(str(err).split())[:200]}"
+        raise ExportError(msg) from err
+    wanted = set(program.graph_signature.user_inputs)
+    examples = {
+        node.name: _example(node, file)
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in wanted
+    }
+    outputs = given_manifest.output_names(content, name)
+    count = len(program.graph_signature.user_outputs)
+    if len(outputs) != count:
+        msg = (
+            f"{file}: gives {count} outputs, but the manifest names {len(outputs)} for graph "
+            f"{name!r}: {', '.join(outputs)}"
+        )
+        raise ExportError(msg)
+    return TorchGraph(name, program.module(), examples, tuple(outputs), program)
+
+
+def _example(node: Any, file: Path) -> torch.Tensor:  # noqa: ANN401 - torch.fx.Node
+    """Return zeros of an input's shape; an open first axis is the batch, 1."""
+    value = node.meta["val"]
+    shape = []
+    for axis, length in enumerate(value.shape):
+        if isinstance(length, int):
+            shape.append(length)
+        elif axis == 0:
+            shape.append(1)
+        else:
+            msg = f"{file}: {node.name}: the length of axis {axis} is open: export it with one"
+            raise ExportError(msg)
+    if value.dtype.is_floating_point:
+        generator = np.random.default_rng(0)
+        numbers = torch.from_numpy(generator.random(shape, np.float32))
+        return numbers.to(value.dtype)
+    return torch.zeros(shape, dtype=value.dtype)
