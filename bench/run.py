@@ -185,7 +185,7 @@ def large_bags() -> dict[str, object]:
 def model() -> dict[str, float]:
     """Time one inference of the shipped bundle on one thread, pre- and postprocessing included."""
     bundle = Bundle.load(share() / "bundles" / "panda_pick")
-    policy = Policy(bundle, threads=1)
+    policy = Policy(bundle)
     with PandaSim() as sim:
         position, rotation = sim.tcp_pose()
         observation = Observation(

@@ -8,7 +8,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from vla_ros.policy.bundle import ACTION_NAMES, Bundle, write_manifest
+from vla_ros.policy.bundle import Bundle, write_manifest
+from vla_ros.policy.manifest import ACTION_NAMES, SCHEMA_VERSION
 
 STATE_NAMES = (
     *(f"tcp.position.{axis}" for axis in "xyz"),
@@ -20,11 +21,16 @@ WORDS = ("<pad>", "<unk>", "pick", "up", "the", "red", "green", "blue", "cube")
 CHUNK = 16
 
 
+def mean_std(mean: list[float], std: list[float]) -> dict[str, Any]:
+    """Return a normalisation that divides by exactly `std`."""
+    return {"type": "mean_std", "mean": mean, "std": std, "eps": 0.0}
+
+
 def manifest(chunk: int = CHUNK) -> dict[str, Any]:
     """Return the manifest's content without `files`."""
     state = len(STATE_NAMES)
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": "tiny",
         "cameras": [
             {
@@ -48,7 +54,10 @@ def manifest(chunk: int = CHUNK) -> dict[str, Any]:
                 "std": [0.25, 0.25, 0.25],
             },
         ],
-        "state": {"names": list(STATE_NAMES), "mean": [0.0] * state, "std": [1.0] * state},
+        "state": {
+            "names": list(STATE_NAMES),
+            "normalisation": mean_std([0.0] * state, [1.0] * state),
+        },
         "instruction": {"tokenizer": "tokenizer.json", "length": 16},
         "graphs": [
             {
@@ -67,11 +76,12 @@ def manifest(chunk: int = CHUNK) -> dict[str, Any]:
         "action": {
             "type": "delta_pose",
             "frame": "tool",
+            "rotation": "rotation_vector",
+            "reference": "previous",
             "rate_hz": 30.0,
             "chunk": chunk,
             "names": list(ACTION_NAMES),
-            "mean": [0.0] * 6 + [0.0],
-            "std": [0.001] * 6 + [1.0],
+            "normalisation": mean_std([0.0] * 7, [0.001] * 6 + [1.0]),
             "gripper": {"open_m": 0.08, "closed_m": 0.0, "mode": "binary", "threshold": 0.5},
         },
         "source": {"made by": "test/bundles.py"},

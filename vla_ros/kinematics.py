@@ -114,6 +114,15 @@ class SerialChain:
             angles: Joint angles in rad (slides in m), shape (m, n).
 
         """
+        return self.poses(angles)[0]
+
+    def poses(self, angles: Array) -> tuple[Array, Array]:
+        """Return the tip's positions (m, 3) in m and rotations (m, 3, 3) for many postures at once.
+
+        Args:
+            angles: Joint angles in rad (slides in m), shape (m, n).
+
+        """
         count = len(angles)
         rotation: Array = np.broadcast_to(np.eye(3), (count, 3, 3))
         translation: Array = np.zeros((count, 3))
@@ -131,7 +140,7 @@ class SerialChain:
             sine, versine = np.sin(values), 1.0 - np.cos(values)
             turn = np.eye(3) + sine[:, None, None] * cross
             rotation = rotation @ (turn + versine[:, None, None] * (cross @ cross))
-        return translation
+        return translation, rotation
 
     def jacobian(self, positions: Array) -> Array:
         """Return the geometric Jacobian of the tip in the base frame, shape (6, n).

@@ -11,7 +11,9 @@ import yaml
 
 from bundles import forward_actions, make_bundle, manifest, write_graph
 from vla_ros.observation.image import ImageSpec
-from vla_ros.policy.bundle import MANIFEST, Bundle, BundleError, parse_manifest, sha256
+from vla_ros.policy.backends import BackendOptions
+from vla_ros.policy.bundle import Bundle, sha256
+from vla_ros.policy.manifest import MANIFEST, BundleError, parse_manifest
 from vla_ros.policy.policy import Policy
 
 
@@ -79,7 +81,7 @@ def two_of_a_name(data):
 
 BAD_MANIFESTS = {
     "no version": (delete("schema_version"), ["schema_version: is missing"]),
-    "version of the future": (assign(2, "schema_version"), ["schema_version: is 2", "reads 1"]),
+    "version of the future": (assign(3, "schema_version"), ["schema_version: is 3", "reads 2"]),
     "no cameras": (assign([], "cameras"), ["cameras: "]),
     "no std of a camera": (delete("cameras", 0, "std"), ["cameras[0].std: is missing"]),
     "two stds": (assign([1.0, 1.0], "cameras", 0, "std"), ["cameras[0].std[2]: is missing"]),
@@ -89,14 +91,23 @@ BAD_MANIFESTS = {
     "crop inside out": (assign([0.5, 0, 0.5, 1], "cameras", 0, "crop"), ["cameras[0].crop"]),
     "crop beyond": (assign([0, 0, 1.2, 1], "cameras", 0, "crop"), ["cameras[0].crop[2]"]),
     "same camera twice": (two_of_a_name, ["cameras[1].name: 'front' is taken"]),
-    "camera called state": (assign("state", "cameras", 0, "name"), ["cameras[0].name: 'state'"]),
-    "misspelt key": (assign(1.0, "cameras", 0, "sclae"), ["cameras[0].sclae: is unknown"]),
-    "no state statistics": (delete("state", "mean"), ["state.mean: is missing"]),
-    "too few state statistics": (
-        assign([0.0], "state", "mean"),
-        ["state.mean: has 1 values for 17"],
+    "camera called state": (
+        assign("state", "cameras", 0, "input"),
+        ["state.input: 'state' is taken by cameras[0].input"],
     ),
-    "mean not finite": (assign([float("nan")] * 17, "state", "mean"), ["state.mean[0]"]),
+    "misspelt key": (assign(1.0, "cameras", 0, "sclae"), ["cameras[0].sclae: is unknown"]),
+    "no state statistics": (
+        delete("state", "normalisation", "mean"),
+        ["state.normalisation.mean: is missing"],
+    ),
+    "too few state statistics": (
+        assign([0.0], "state", "normalisation", "mean"),
+        ["state.normalisation.mean: has 1 values for 17"],
+    ),
+    "mean not finite": (
+        assign([float("nan")] * 17, "state", "normalisation", "mean"),
+        ["state.normalisation.mean[0]"],
+    ),
     "entry twice": (assign(["tcp.position.x"] * 17, "state", "names"), ["state.names: names"]),
     "no tokenizer": (delete("instruction", "tokenizer"), ["instruction.tokenizer: is missing"]),
     "tokenizer without hash": (
@@ -118,9 +129,9 @@ BAD_MANIFESTS = {
         assign([1, 8, 7], "graphs", 0, "outputs", "actions"),
         ["graphs[0].outputs.actions: is [1, 8, 7]", "[1, 16, 7]"],
     ),
-    "unknown decoder": (assign("flow", "decoder", "type"), ["decoder.type", "'direct'"]),
-    "unknown action": (assign("pose", "action", "type"), ["action.type", "'delta_pose'"]),
-    "unknown frame": (assign("base", "action", "frame"), ["action.frame", "'tool'"]),
+    "unknown decoder": (assign("rnn", "decoder", "type"), ["decoder: type", "'direct'"]),
+    "unknown action": (assign("torque", "action", "type"), ["action.type", "'delta_pose'"]),
+    "unknown frame": (assign("world", "action", "frame"), ["action.frame", "'tool'"]),
     "unknown action entry": (no_open_fraction, ["action.names: must be ['x'"]),
     "rate of zero": (assign(0, "action", "rate_hz"), ["action.rate_hz"]),
     "no gripper": (delete("action", "gripper"), ["action.gripper: is missing"]),
@@ -149,8 +160,8 @@ def test_a_bad_manifest_is_refused_by_its_key(fault, folder):
 
 
 def test_several_faults_are_all_named(folder):
-    rewrite(folder, lambda data: (delete("state", "std")(data), delete("action", "chunk")(data)))
-    with pytest.raises(BundleError, match=r"state\.std: is missing; action\.chunk: is missing"):
+    rewrite(folder, lambda data: (delete("state", "names")(data), delete("action", "chunk")(data)))
+    with pytest.raises(BundleError, match=r"state\.names: is missing; action\.chunk: is missing"):
         Bundle.load(folder)
 
 
@@ -259,7 +270,7 @@ def test_symbolic_axes_of_a_graph_take_what_the_manifest_says(folder):
 
 def test_a_provider_that_is_not_there_is_refused_not_replaced(folder):
     with pytest.raises(BundleError, match=r"'NoSuchProvider'.*CPUExecutionProvider"):
-        Policy(Bundle.load(folder), provider="NoSuchProvider")
+        Policy(Bundle.load(folder), BackendOptions(provider="NoSuchProvider"))
 
 
 def test_what_is_written_is_what_is_read(good):

@@ -6,8 +6,11 @@ import yaml
 
 from bundles import WORDS, forward_actions, make_bundle, manifest, write_manifest
 from vla_ros.observation.observation import Observation
-from vla_ros.policy.bundle import Bundle, Camera
-from vla_ros.policy.policy import Policy, PolicyError, image_input
+from vla_ros.policy.backends import BackendOptions
+from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.inputs import image_input
+from vla_ros.policy.manifest import Camera, Instruction
+from vla_ros.policy.policy import Policy, PolicyError
 from vla_ros.policy.tokens import InstructionEncoder, InstructionError
 from vla_ros.types import JointSample
 
@@ -124,7 +127,8 @@ def test_a_binary_gripper_opens_from_the_threshold_on(tmp_path):
 @pytest.fixture
 def encoder(tmp_path):
     make_bundle(tmp_path, forward_actions())
-    return InstructionEncoder(tmp_path / "tokenizer.json", 16)
+    instruction = Instruction(tokenizer="tokenizer.json", length=16)
+    return InstructionEncoder(tmp_path / "tokenizer.json", instruction)
 
 
 def test_tokens_are_padded_and_unknown_words_named(encoder):
@@ -149,6 +153,6 @@ def test_length_counts_words(encoder):
 
 def test_threads_do_not_change_the_result(tmp_path):
     bundle = make_bundle(tmp_path)
-    one = Policy(bundle, threads=1).infer(observation())
-    two = Policy(Bundle.load(tmp_path), threads=2).infer(observation())
+    one = Policy(bundle, BackendOptions(threads=1)).infer(observation())
+    two = Policy(Bundle.load(tmp_path), BackendOptions(threads=2)).infer(observation())
     np.testing.assert_array_equal(one.twists, two.twists)

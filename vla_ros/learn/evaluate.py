@@ -127,9 +127,9 @@ class Evaluation:
 
         """
         self._bundle = Bundle.load(bundle)
-        self._policy = Policy(self._bundle)
         robot = RobotConfig.load(robot_file)
         self.rig = Rig(robot, sim)
+        self._policy = Policy(self._bundle, chain=self.rig.chain)
         self._variation = SceneVariation(self.rig)
         self._judge = Judge(robot_file, urdf(), SAFETY_HZ)
 

@@ -30,7 +30,8 @@ from vla_ros.learn.interface import (
 )
 from vla_ros.learn.model import PickPolicy
 from vla_ros.paths import share
-from vla_ros.policy.bundle import ACTION_NAMES, Bundle, write_manifest
+from vla_ros.policy.bundle import Bundle, write_manifest
+from vla_ros.policy.manifest import ACTION_NAMES, SCHEMA_VERSION
 from vla_ros.sim.panda import MAX_OPENING
 
 OPSET = 17
@@ -109,6 +110,11 @@ def _floats(values: Any) -> list[float]:  # noqa: ANN401
     return [float(f"{float(value):.9g}") for value in values]
 
 
+def _mean_std(mean: Any, std: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the manifest's entry of `(x - mean) / std`, as the training normalises."""
+    return {"type": "mean_std", "mean": _floats(mean), "std": _floats(std), "eps": 0.0}
+
+
 def _commands(checkpoint: dict[str, Any]) -> list[str]:
     """Return the commands that make this bundle again."""
     data, recipe = checkpoint["data"], checkpoint["recipe"]
@@ -127,7 +133,7 @@ def manifest(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest of a checkpoint, but for the hashes of its files."""
     inputs = {name: list(array.shape) for name, array in random_inputs(0).items()}
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": "panda_pick",
         "cameras": [
             {
@@ -144,8 +150,7 @@ def manifest(checkpoint: dict[str, Any]) -> dict[str, Any]:
         ],
         "state": {
             "names": list(STATE_NAMES),
-            "mean": _floats(checkpoint["state_mean"]),
-            "std": _floats(checkpoint["state_std"]),
+            "normalisation": _mean_std(checkpoint["state_mean"], checkpoint["state_std"]),
         },
         "instruction": {"tokenizer": TOKENIZER_FILE, "length": TOKENS},
         "graphs": [
@@ -160,11 +165,12 @@ def manifest(checkpoint: dict[str, Any]) -> dict[str, Any]:
         "action": {
             "type": "delta_pose",
             "frame": "tool",
+            "rotation": "rotation_vector",
+            "reference": "previous",
             "rate_hz": float(RATE_HZ),
             "chunk": CHUNK,
             "names": list(ACTION_NAMES),
-            "mean": _floats(ACTION_MEAN),
-            "std": _floats(ACTION_STD),
+            "normalisation": _mean_std(ACTION_MEAN, ACTION_STD),
             "gripper": {
                 "open_m": MAX_OPENING,
                 "closed_m": 0.0,

@@ -21,7 +21,8 @@ from vla_ros.nodes._common import (
     stamp_to_ns,
 )
 from vla_ros.observation.image import ImageError, decode_compressed, decode_image, fit_image
-from vla_ros.policy.bundle import Bundle, Camera
+from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.manifest import Camera
 from vla_ros.types import ImageArray
 
 _SILENCE_MS = 1000.0

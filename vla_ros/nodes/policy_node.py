@@ -37,6 +37,7 @@ from vla_ros.observation.aligner import AlignerConfig, Hold
 from vla_ros.observation.image import ImageError, decode_image
 from vla_ros.observation.joints import JointError, JointReader
 from vla_ros.observation.observation import Observation
+from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.controller import NO_INSTRUCTION, STOPPED, Plan, PolicyController
 from vla_ros.policy.policy import Chunk, Policy, PolicyError
@@ -177,7 +178,7 @@ class PolicyNode(Node):
             sensing=self._sensing(),
             running=autostart,
         )
-        self._policy = Policy(bundle, threads, provider)
+        self._policy = Policy(bundle, BackendOptions(provider=provider, threads=threads))
 
         self._robot = robot
         self._sizes = {c.name: (*c.size, 3) for c in bundle.manifest.cameras}
@@ -312,6 +313,7 @@ class PolicyNode(Node):
         except KinematicsError as err:
             raise ConfigurationError(str(err)) from err
         self._description = message.data
+        self._policy.set_chain(chain)
         self._controller.set_chain(chain)
 
     def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

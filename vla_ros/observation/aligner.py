@@ -92,11 +92,28 @@ class Aligner:
     camera is counted and dropped.
     """
 
-    def __init__(self, cameras: Sequence[str], config: AlignerConfig | None = None) -> None:
-        """Collect for `cameras`."""
+    def __init__(
+        self,
+        cameras: Sequence[str],
+        config: AlignerConfig | None = None,
+        *,
+        earlier: int = 0,
+        period_ns: int = 0,
+    ) -> None:
+        """Collect for `cameras`.
+
+        Args:
+            cameras: Their names.
+            config: What counts as fresh, as simultaneous and as frozen.
+            earlier: How many moments before the newest `history` is to give.
+            period_ns: Time from one of them to the next.
+
+        """
         self._cameras = {name: _Camera() for name in cameras}
         self._config = config or AlignerConfig()
         self._joints = JointHistory()
+        self._earlier, self._period_ns = earlier, period_ns
+        self._moments: deque[Moment] = deque()  # of the time that `history` looks back, in order
 
     @property
     def joints(self) -> JointSample | None:
@@ -126,6 +143,8 @@ class Aligner:
         elif posture is not None:
             camera.motion = float(np.abs(posture - camera.posture).max())
         camera.frames.append(frame)
+        if self._earlier:
+            self._remember()
         return True
 
     def add_joints(self, sample: JointSample) -> bool:
@@ -166,6 +185,7 @@ class Aligner:
             yield Hold("waiting for joint states")
         elif joints.stamp_ns - now_ns > _AHEAD_NS:
             self._joints.clear()
+            self._moments.clear()
             yield Hold("joint states ahead of the clock", _lead(joints.stamp_ns, now_ns))
         elif now_ns - joints.stamp_ns > limit_ns:
             yield Hold("stale joint states", _age(joints.stamp_ns, now_ns, limit_ns))
@@ -179,6 +199,7 @@ class Aligner:
             yield Hold(f"waiting for camera {name}")
         elif newest.stamp_ns - now_ns > _AHEAD_NS:
             camera.frames.clear()
+            self._moments.clear()
             yield Hold(f"camera {name} ahead of the clock", _lead(newest.stamp_ns, now_ns))
         elif now_ns - newest.stamp_ns > limit_ns:
             yield Hold(f"stale camera {name}", _age(newest.stamp_ns, now_ns, limit_ns))
@@ -206,6 +227,33 @@ class Aligner:
         if not stamps or not self._joints.knows(min(stamps), self._config.max_joint_age_ns):
             return -1
         return min(stamps)
+
+    def history(self, newest: Moment) -> tuple[Moment, ...]:
+        """Return the moments before `newest` that the model is to see as well, oldest first.
+
+        Of each time that lies a whole number of periods back, the moment that is nearest to it.
+        Where none is known from that long ago, as at the start or after a gap, that is the oldest
+        after it, and at last `newest` itself: as in training, where an episode's first
+        observations are repeated.
+
+        Args:
+            newest: What `moment` returned.
+
+        """
+        known = [m for m in self._moments if m.stamp_ns < newest.stamp_ns] + [newest]
+        times = [newest.stamp_ns - k * self._period_ns for k in range(self._earlier, 0, -1)]
+        return tuple(min(known, key=lambda m: abs(m.stamp_ns - time_ns)) for time_ns in times)
+
+    def _remember(self) -> None:
+        """Keep the newest moment, and forget what `history` will not come back to."""
+        moment = self.moment()
+        if moment is None or (self._moments and moment.stamp_ns <= self._moments[-1].stamp_ns):
+            return
+        self._moments.append(moment)
+        oldest_ns = moment.stamp_ns - self._earlier * self._period_ns
+        # One from before that time may be the nearest to it.
+        while len(self._moments) > 1 and self._moments[1].stamp_ns <= oldest_ns:
+            self._moments.popleft()
 
     def _together(self) -> list[Frame]:
         """Return each camera's frame of the newest moment, none without one within the skew."""

@@ -1,18 +1,27 @@
 """What runs a graph: ONNX Runtime, on exactly the provider that was asked for."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from vla_ros.policy.bundle import BundleError, Graph
+from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.manifest import BundleError, Graph
+from vla_ros.policy.manifest import Tensor as TensorSpec
 
-Tensor = NDArray[np.float32] | NDArray[np.int64]
+Tensor = NDArray[Any]
 
-_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
 
 
 class BackendError(RuntimeError):
@@ -22,7 +31,7 @@ class BackendError(RuntimeError):
 class Backend(Protocol):
     """Runs one graph."""
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs by name.
 
         Raises:
@@ -30,6 +39,49 @@ class Backend(Protocol):
 
         """
         ...
+
+    def close(self) -> None:
+        """Let go of what runs it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """How graphs are run.
+
+    Attributes:
+        provider: What runs ONNX graphs: cpu, cuda or tensorrt, or ONNX Runtime's own name of it.
+        threads: Threads of one inference.
+
+    """
+
+    provider: str = "cpu"
+    threads: int = 1
+
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+def open_backend(bundle: Bundle, graph: Graph, options: BackendOptions) -> Backend:
+    """Return what runs a graph of a bundle.
+
+    Raises:
+        BundleError: If it cannot be run.
+
+    """
+    if graph.backend != "onnx" or graph.file is None:
+        msg = f"the bundle {bundle.path}: graph {graph.name!r}: backend {graph.backend} is not here"
+        raise BundleError(msg)
+    return OnnxBackend(
+        bundle.file(graph.file),
+        graph,
+        threads=options.threads,
+        provider=_PROVIDERS.get(options.provider, options.provider),
+    )
 
 
 class OnnxBackend:
@@ -84,7 +136,7 @@ class OnnxBackend:
         _check("inputs", session.get_inputs(), graph.inputs, file)
         _check("outputs", session.get_outputs(), graph.outputs, file)
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs by name.
 
         Raises:
@@ -97,11 +149,14 @@ class OnnxBackend:
             raise BackendError(" ".join(str(err).split())) from err
         return dict(zip(self._outputs, values, strict=True))
 
+    def close(self) -> None:
+        """Do nothing: the session goes with this object."""
+
 
 def _check(
     side: str,
     nodes: list[onnxruntime.NodeArg],
-    expected: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, TensorSpec],
     file: Path,
 ) -> None:
     actual = {node.name: node for node in nodes}
@@ -111,16 +166,16 @@ def _check(
             f"{sorted(expected)}"
         )
         raise BundleError(msg)
-    for name, shape in expected.items():
+    for name, spec in expected.items():
         key = f"graphs[0].{side}.{name}"
         kind = _TYPES.get(actual[name].type, actual[name].type)
-        wanted = "int64" if name == "tokens" else "float32"
-        if kind != wanted:
-            msg = f"{file}: {key}: the graph's type is {kind}, but must be {wanted}"
+        if kind != spec.type:
+            msg = f"{file}: {key}: the graph's type is {kind}, but the manifest says {spec.type}"
             raise BundleError(msg)
         own = actual[name].shape
         # A symbolic axis (a name, or None) takes any length.
-        fits = [a == b or not isinstance(a, int) for a, b in zip(own, shape, strict=False)]
-        if len(own) != len(shape) or not all(fits):
-            msg = f"{file}: {key}: the graph's shape is {own}, but the manifest says {list(shape)}"
+        fits = [a == b or not isinstance(a, int) for a, b in zip(own, spec.shape, strict=False)]
+        if len(own) != len(spec.shape) or not all(fits):
+            said = list(spec.shape)
+            msg = f"{file}: {key}: the graph's shape is {own}, but the manifest says {said}"
             raise BundleError(msg)

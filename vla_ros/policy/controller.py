@@ -6,9 +6,10 @@ import numpy as np
 
 from vla_ros.kinematics import SerialChain, rotation_from_rotvec
 from vla_ros.observation.aligner import Aligner, AlignerConfig, Hold, Moment
-from vla_ros.observation.observation import Observation
+from vla_ros.observation.observation import Observation, Snapshot
 from vla_ros.observation.state import StateError, check_state_names
 from vla_ros.policy.bundle import Bundle, BundleError
+from vla_ros.policy.motion import MotionError, check_joint_names
 from vla_ros.policy.policy import Chunk
 from vla_ros.policy.scheduler import ChunkScheduler
 from vla_ros.robot import RobotConfig
@@ -114,10 +115,10 @@ class PolicyController:
         """
         action = bundle.manifest.action
         try:
-            check_state_names(
-                bundle.manifest.state.names, robot.joints, gripper=bool(robot.gripper_joints)
-            )
-        except StateError as err:
+            names = () if bundle.manifest.state is None else bundle.manifest.state.names
+            check_state_names(names, robot.joints, gripper=bool(robot.gripper_joints))
+            check_joint_names(action, robot.joints)
+        except (StateError, MotionError) as err:
             msg = f"the bundle {bundle.path} does not fit the robot {robot.name!r}: {err}"
             raise BundleError(msg) from err
         if not 1 <= replan_actions <= action.chunk:
@@ -140,7 +141,13 @@ class PolicyController:
         self._completes = False  # whether the last frame made it the newest
         self._failure: Hold | None = None
         self._moved = False
-        self.aligner = Aligner(bundle.camera_names, sensing)
+        history = bundle.manifest.history
+        self.aligner = Aligner(
+            bundle.camera_names,
+            sensing,
+            earlier=history.steps - 1,
+            period_ns=round(1e9 * (history.period_s or 0.0)),
+        )
 
     @property
     def instruction(self) -> str:
@@ -282,6 +289,10 @@ class PolicyController:
 
     def _observation(self, moment: Moment, chain: SerialChain) -> Observation:
         position, rotation = chain.pose(moment.joints.position)
+        history = [
+            Snapshot(m.stamp_ns, m.images, m.joints, *chain.pose(m.joints.position))
+            for m in self.aligner.history(moment)
+        ]
         return Observation(
             stamp_ns=moment.stamp_ns,
             images=moment.images,
@@ -291,6 +302,7 @@ class PolicyController:
             tcp_rotation=rotation,
             instruction=self._instruction,
             epoch=self._epoch,
+            history=tuple(history),
         )
 
     def _plan(self, chunk: Chunk) -> Plan | None:

@@ -1,25 +1,23 @@
 """The model of a bundle: from an observation to a chunk of actions."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vla_ros.kinematics import SerialChain
 from vla_ros.observation.observation import Observation
-from vla_ros.observation.state import StateError, state_vector
-from vla_ros.policy.backends import Backend, BackendError, OnnxBackend, Tensor
-from vla_ros.policy.bundle import (
-    ACTIONS_OUTPUT,
-    STATE_INPUT,
-    TOKENS_INPUT,
-    Bundle,
-    Camera,
-    Gripper,
-    denormalise,
-    normalise,
-)
-from vla_ros.policy.tokens import InstructionEncoder, InstructionError
-from vla_ros.types import Array, ImageArray
+from vla_ros.policy.backends import Backend, BackendError, BackendOptions, open_backend
+from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.decoders import DecodingError, make_decoder
+from vla_ros.policy.inputs import InputBuilder, InputError
+from vla_ros.policy.manifest import Tensor
+from vla_ros.policy.motion import MotionError, to_motion
+from vla_ros.policy.normalise import denormalise
+from vla_ros.policy.prefix import Prefix
+from vla_ros.policy.rotations import RotationError
+from vla_ros.types import Array
 
 
 class PolicyError(RuntimeError):
@@ -35,51 +33,68 @@ class Chunk:
         period_ns: Time of one action.
         twists: Velocity of the TCP in the base frame during each action: linear in m/s, angular in
             rad/s, shape (n, 6).
-        gripper: Opening in m commanded with each action, shape (n,).
+        gripper: Opening in m commanded with each action, shape (n,); None where the model moves no
+            gripper.
         instruction: What the observation was told to do.
         epoch: The observation's.
+        actions: What the model said, denormalised, entries `action.names` of the manifest in its
+            units, shape (n, k); None where a chunk was made by hand.
+        joints: Speeds of the joints during each action, in the robot's order, rad/s, shape (n,
+            dof); None where the actions are of the TCP.
 
     """
 
     stamp_ns: int
     period_ns: int
     twists: Array
-    gripper: Array
+    gripper: Array | None
     instruction: str
     epoch: int = 0
+    actions: Array | None = None
+    joints: Array | None = None
 
 
 class Policy:
     """A bundle's model, ready to run. Not for use from two threads at a time."""
 
     def __init__(
-        self, bundle: Bundle, threads: int = 1, provider: str = "CPUExecutionProvider"
+        self,
+        bundle: Bundle,
+        options: BackendOptions | None = None,
+        *,
+        chain: SerialChain | None = None,
     ) -> None:
         """Open the model and run it once, so that the first chunk is not late.
 
         Args:
             bundle: The bundle.
-            threads: Threads of one inference.
-            provider: ONNX Runtime's execution provider.
+            options: How its graphs are run.
+            chain: The robot's kinematics, which actions of joints need; see `set_chain`.
 
         Raises:
-            BundleError: If the model does not fit the manifest, or the provider cannot run it.
+            BundleError: If the model does not fit the manifest, or cannot be run as asked.
 
         """
-        self._manifest = bundle.manifest
+        manifest = bundle.manifest
+        self._action = manifest.action
         self._period_ns = bundle.period_ns
-        self._encode = InstructionEncoder(
-            bundle.file(bundle.manifest.instruction.tokenizer), bundle.manifest.instruction.length
-        )
-        self._backend: Backend = OnnxBackend(
-            bundle.file(bundle.graph.file), bundle.graph, threads=threads, provider=provider
-        )
-        self._backend.run(
-            {
-                name: np.zeros(shape, np.int64 if name == TOKENS_INPUT else np.float32)
-                for name, shape in bundle.graph.inputs.items()
-            }
-        )
+        self._chain = chain
+        self._inputs = InputBuilder(bundle)
+        self._decoder = make_decoder(manifest)
+        self._graphs: dict[str, Backend] = {}
+        for graph in manifest.graphs:
+            backend = open_backend(bundle, graph, options or BackendOptions())
+            backend.run({name: _blank(spec) for name, spec in graph.inputs.items()})
+            self._graphs[graph.name] = backend
+
+    @property
+    def takes_prefix(self) -> bool:
+        """Whether `infer` goes on with a prefix; where not, it does not look at it."""
+        return self._decoder.takes_prefix
+
+    def set_chain(self, chain: SerialChain) -> None:
+        """Take the robot's kinematics, once it is known."""
+        self._chain = chain
 
     def unknown_words(self, instruction: str) -> tuple[str, ...]:
         """Return the words of `instruction` that the model has never seen.
@@ -88,94 +103,59 @@ class Policy:
             InstructionError: If the instruction is too long for the model.
 
         """
-        return self._encode(instruction).unknown
+        return self._inputs.unknown_words(instruction)
 
-    def infer(self, observation: Observation) -> Chunk:
-        """Return the actions for an observation.
+    def infer(self, observation: Observation, prefix: Prefix | None = None) -> Chunk:
+        """Return the actions for an observation: of the same one, and prefix, always the same.
+
+        Args:
+            observation: What the model is shown.
+            prefix: What is left of the running chunk, to go on with where `takes_prefix`.
 
         Raises:
-            PolicyError: If the observation lacks what the model needs, or an output is not finite.
+            PolicyError: If the observation lacks what the model needs, the model cannot be run, or
+                its output stands for no motion of this robot.
 
         """
+        action = self._action
         try:
-            outputs = self._backend.run(self._inputs(observation))
+            outputs = self._decoder.decode(
+                self._graphs,
+                self._inputs(observation),
+                stamp_ns=observation.stamp_ns,
+                prefix=prefix,
+            )
+        except (InputError, DecodingError) as err:
+            raise PolicyError(str(err)) from err
         except BackendError as err:
             msg = f"the model cannot be run: {err}"
             raise PolicyError(msg) from err
-        action = self._manifest.action
-        actions = np.asarray(outputs[ACTIONS_OUTPUT], np.float64)
-        if actions.shape != (1, action.chunk, len(action.names)):
-            expected = (1, action.chunk, len(action.names))
-            msg = f"the model's output has the shape {actions.shape}, not {expected}"
-            raise PolicyError(msg)
-        actions = denormalise(actions[0], action.mean, action.std)
+        actions = denormalise(outputs[:, : len(action.names)], action.normalisation)
         if not np.isfinite(actions).all():
             row, column = np.argwhere(~np.isfinite(actions))[0]
             msg = f"the model's output is not finite: {action.names[column]} of action {row}"
             raise PolicyError(msg)
-        rotation = observation.tcp_rotation
-        velocities = actions[:, :6] * action.rate_hz
+        try:
+            motion = to_motion(actions, action, observation, self._chain)
+        except (MotionError, RotationError) as err:
+            raise PolicyError(str(err)) from err
         return Chunk(
             stamp_ns=observation.stamp_ns,
             period_ns=self._period_ns,
-            twists=np.hstack([velocities[:, :3] @ rotation.T, velocities[:, 3:] @ rotation.T]),
-            gripper=_opening(actions[:, 6], action.gripper),
+            twists=motion.twists,
+            gripper=motion.gripper,
             instruction=observation.instruction,
             epoch=observation.epoch,
+            actions=actions,
+            joints=motion.joints,
         )
 
-    def _inputs(self, observation: Observation) -> dict[str, Tensor]:
-        state = self._manifest.state
-        try:
-            tokens = self._encode(observation.instruction)
-            values = state_vector(
-                state.names,
-                observation.joints,
-                observation.tcp_position,
-                observation.tcp_rotation,
-                joint_names=observation.joint_names,
-            )
-        except (InstructionError, StateError) as err:
-            raise PolicyError(str(err)) from err
-        inputs: dict[str, Tensor] = {
-            STATE_INPUT: normalise(values.astype(np.float64), state.mean, state.std)
-            .astype(np.float32)
-            .reshape(1, -1),
-            TOKENS_INPUT: tokens.ids,
-        }
-        for camera in self._manifest.cameras:
-            inputs[camera.name] = image_input(observation.images.get(camera.name), camera)
-        return inputs
+    def close(self) -> None:
+        """Close what runs the graphs."""
+        for backend in self._graphs.values():
+            backend.close()
 
 
-def image_input(image: ImageArray | None, camera: Camera) -> NDArray[np.float32]:
-    """Return a camera's input of the graph: `(pixel * scale - mean) / std`, with the batch axis.
-
-    Args:
-        image: RGB, uint8, shape (*camera.size, 3).
-        camera: The manifest's entry.
-
-    Raises:
-        PolicyError: If there is no image, or one of another size.
-
-    """
-    if image is None or image.shape != (*camera.size, 3):
-        found = "no image" if image is None else f"an image of the shape {image.shape}"
-        msg = f"the observation has {found} of camera {camera.name!r}, not {(*camera.size, 3)}"
-        raise PolicyError(msg)
-    # One multiplication and one addition a pixel: (x * scale - mean) / std = x * gain + offset.
-    std = np.asarray(camera.std)
-    gain = (camera.scale / std).astype(np.float32)
-    offset = (-np.asarray(camera.mean) / std).astype(np.float32)
-    values = image.astype(np.float32) * gain + offset
-    if camera.layout == "nchw":
-        values = values.transpose(2, 0, 1)
-    return np.ascontiguousarray(values[None])
-
-
-def _opening(fraction: Array, gripper: Gripper) -> Array:
-    """Return the opening in m of each open fraction, shape (n,) both."""
-    if gripper.mode == "binary":
-        return np.where(fraction >= gripper.threshold, gripper.open_m, gripper.closed_m)
-    span = gripper.open_m - gripper.closed_m
-    return gripper.closed_m + span * np.clip(fraction, 0.0, 1.0)
+def _blank(spec: Tensor) -> NDArray[Any]:
+    """Return an input of zeros, or of empty texts."""
+    return np.full(spec.shape, "" if spec.type == "string" else 0, spec.dtype)

@@ -15,12 +15,12 @@ class Action:
 
     Attributes:
         twist: Velocity of the TCP in the base frame: m/s and rad/s, shape (6,).
-        gripper: Opening in m.
+        gripper: Opening in m, or None to leave it as it is.
 
     """
 
     twist: Array
-    gripper: float
+    gripper: float | None
 
 
 class ChunkScheduler:
@@ -49,14 +49,14 @@ class ChunkScheduler:
     def clear(self) -> None:
         """Drop the chunk and what was executed: the next chunk starts at 0."""
         self._twists: Array = np.zeros((0, 6))
-        self._gripper: Array = np.zeros(0)
+        self._gripper: Array | None = None
         self._taken = 0
         self._executed_ns.clear()
 
     @property
     def empty(self) -> bool:
         """Whether there is no action left."""
-        return self._taken >= len(self._gripper)
+        return self._taken >= len(self._twists)
 
     @property
     def wants_chunk(self) -> bool:
@@ -66,14 +66,15 @@ class ChunkScheduler:
     def start(self, chunk: Chunk) -> bool:
         """Go on with `chunk`; return False, changing nothing, if all its actions are past."""
         first = sum(time_ns > chunk.stamp_ns for time_ns in self._executed_ns)
-        if first >= len(chunk.gripper):
+        if first >= len(chunk.twists):
             return False
         twists = chunk.twists[first:].copy()
         old = self._twists[self._taken :]
         count = min(self._blend_actions, len(old), len(twists))
         share = (np.arange(count) + 1.0)[:, None] / (self._blend_actions + 1.0)
         twists[:count] = share * twists[:count] + (1.0 - share) * old[:count]
-        self._twists, self._gripper, self._taken = twists, chunk.gripper[first:], 0
+        self._gripper = None if chunk.gripper is None else chunk.gripper[first:]
+        self._twists, self._taken = twists, 0
         return True
 
     def remaining(self) -> Array:
@@ -84,7 +85,8 @@ class ChunkScheduler:
         """Return the action to execute from now on, or None if there is none left."""
         if self.empty:
             return None
-        action = Action(self._twists[self._taken], float(self._gripper[self._taken]))
+        gripper = None if self._gripper is None else float(self._gripper[self._taken])
+        action = Action(self._twists[self._taken], gripper)
         self._taken += 1
         self._executed_ns.append(now_ns)
         return action

@@ -206,7 +206,9 @@ class PolicySide:
             if event.value != self._description:
                 self._description = event.value
                 with self._record.loading:
-                    self._controller.set_chain(self._controller.robot.chain(event.value))
+                    chain = self._controller.robot.chain(event.value)
+                    self._policy.set_chain(chain)
+                    self._controller.set_chain(chain)
         elif event.kind is Kind.INSTRUCTION:
             text = event.value.strip()
             if text != self._controller.instruction:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.bundle import MANIFEST, Bundle, sha256
 from vla_ros.policy.controller import PolicyController
 from vla_ros.policy.policy import Policy
@@ -218,7 +219,7 @@ class _Run:
                     None if self._given_urdf is None else self._chain,
                     replan_actions=options.replan_actions,
                 ),
-                Policy(self._bundle, options.threads),
+                Policy(self._bundle, BackendOptions(threads=options.threads), chain=self._chain),
                 record,
                 period_ns=self._bundle.period_ns,
                 latency=self._latency,
