@@ -5,7 +5,8 @@ import pytest
 from decoder_bundles import make_action_tokens, make_diffusion, make_flow, ramp, spoken
 
 from vla_ros.observation.observation import Observation, Snapshot
-from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.backends import BackendError
+from vla_ros.policy.bundle import Bundle, BundleError
 from vla_ros.policy.decoders.noise import generator, normal
 from vla_ros.policy.decoders.noise_schedule import NoiseSchedule, betas
 from vla_ros.policy.policy import Policy, PolicyError
@@ -228,6 +229,58 @@ def test_what_is_not_finite_is_refused(tmp_path):
     velocity[0, 2, 1] = np.inf
     replace(policy, "step", v=velocity)
     with pytest.raises(PolicyError, match="not finite: y of action 2"):
+        policy.infer(observation())
+
+
+def test_a_motion_that_is_not_finite_is_refused(tmp_path):
+    """Finite actions can be so large that no rotation comes of them."""
+
+    def change(content):
+        content["action"] |= {"type": "pose", "normalisation": {"type": "mean_std"}}
+        content["action"]["normalisation"] |= {"mean": [0.0] * 7, "std": [1e200] * 7}
+
+    policy = Policy(make_flow(tmp_path, change=change))
+    with pytest.raises(PolicyError, match="no finite motion: action 0"):
+        policy.infer(observation())
+
+
+class Silent:
+    """A backend that fails, or gives what it is told."""
+
+    def __init__(self, outputs=None):
+        self.outputs = outputs
+
+    def run(self, _):
+        if self.outputs is None:
+            msg = "no answer in 5 s"
+            raise BackendError(msg)
+        return self.outputs
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (None, "graph 'prefix': cannot be run: no answer in 5 s"),
+        ({}, "graph 'prefix': output 'context' is not given"),
+        ({"context": np.zeros((1, 2))}, r"'context' has the shape \[1, 2\].*says \[1, 1, 1\]"),
+    ],
+)
+def test_a_graph_that_does_not_keep_the_manifest_is_refused_at_load(
+    tmp_path, monkeypatch, outputs, message
+):
+    monkeypatch.setattr("vla_ros.policy.policy.open_backend", lambda *_: Silent(outputs))
+    bundle = make_flow(tmp_path)
+    with pytest.raises(BundleError, match=message):
+        Policy(bundle)
+
+
+def test_a_graph_that_fails_in_motion_is_a_policy_error(tmp_path):
+    policy = Policy(make_flow(tmp_path))
+    policy._graphs["step"] = Silent()
+    with pytest.raises(PolicyError, match="the model cannot be run: no answer in 5 s"):
         policy.infer(observation())
 
 
