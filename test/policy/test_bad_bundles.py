@@ -284,6 +284,7 @@ BAD = {
     "misspelt key": ("direct", put(1, "cameras", 0, "sclae"), "cameras[0].sclae", ["is unknown"]),
     "no source": ("direct", drop("source"), "source", ["is missing"]),
     "name that is a number": ("direct", put(7, "name"), "name", ["string"]),
+    "name that colours the log": ("direct", put("\x1b[31mred", "name"), "name", ["printable"]),
     "key that is a number": ("direct", put(1, 7), "[7]", ["string"]),
     # Cameras, state, instruction, history.
     "no cameras": ("direct", put([], "cameras"), "cameras", ["at least 1"]),
