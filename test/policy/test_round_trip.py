@@ -14,7 +14,13 @@ from vla_ros.cli import main
 from vla_ros.paths import share
 from vla_ros.policy.bundle import Bundle, sha256, write_manifest
 from vla_ros.policy.commands.schema import json_schema
-from vla_ros.policy.manifest import MANIFEST, ROTATION_NAMES, Manifest, parse_manifest
+from vla_ros.policy.manifest import (
+    MANIFEST,
+    ROTATION_NAMES,
+    BundleError,
+    Manifest,
+    parse_manifest,
+)
 
 REALS = st.floats(-1e12, 1e12, allow_subnormal=True)
 POSITIVES = st.floats(1e-12, 1e12)
@@ -170,3 +176,35 @@ def test_the_schema_takes_what_loads_and_refuses_what_does_not(tmp_path, capsys)
         assert check.is_valid(data)
         data["decoder"]["speed"] = 1
         assert not check.is_valid(data)
+
+
+JUNK = [None, True, -1, 0, 1e400, "", "x", "\x1b[31m", "a" * 1000, [], [[]], {}, {"type": "flow"}]
+
+
+def places(data, path=()):
+    """Yield where each value of nested lists and mappings is."""
+    yield path
+    for key in (
+        data if isinstance(data, dict) else range(len(data) if isinstance(data, list) else 0)
+    ):
+        yield from places(data[key], (*path, key))
+
+
+@given(data=st.data())
+@settings(max_examples=400, deadline=None)
+def test_junk_anywhere_is_refused_in_one_line_or_means_something(data):
+    whole = content(data.draw(st.sampled_from(DECODERS)))
+    whole["files"] = hashes(whole)
+    path = data.draw(st.sampled_from([path for path in places(whole) if path]))
+    section = whole
+    for key in path[:-1]:
+        section = section[key]
+    section[path[-1]] = data.draw(st.sampled_from(JUNK))
+    try:
+        manifest = parse_manifest(whole, "here")
+    except BundleError as err:
+        line = str(err)
+        assert line.isprintable()
+        assert len(line) < 2000
+    else:
+        assert parse_manifest(manifest.model_dump(mode="json"), "here") == manifest
