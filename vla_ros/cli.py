@@ -22,6 +22,11 @@ LEARN_COMMANDS = {
     "train": ("vla_ros.learn.train", "train a policy on the demonstrations"),
     "export": ("vla_ros.learn.export", "export a trained policy to a bundle"),
 }
+BUNDLE_COMMANDS = {
+    "check": ("vla_ros.policy.commands.check", "load a bundle, and run each of its graphs once"),
+    "show": ("vla_ros.policy.commands.show", "show what a bundle's model takes and gives"),
+    "schema": ("vla_ros.policy.commands.schema", "print the JSON Schema of the manifest"),
+}
 
 SAFETY_COMMANDS = {
     "compile": ("vla_ros.safety.compile", "compile the filter now, not when it first starts"),
@@ -40,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add(commands, COMMANDS, words[:1])
     for group, text, members in (
         ("learn", "make a policy: generate, train, export", LEARN_COMMANDS),
+        ("bundle", "policy bundles: check, show", BUNDLE_COMMANDS),
         ("safety", "the safety filter: explain a robot file, attack the filter", SAFETY_COMMANDS),
     ):
         parser_of_group = commands.add_parser(group, help=text)

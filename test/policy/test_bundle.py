@@ -129,7 +129,7 @@ BAD_MANIFESTS = {
         assign([1, 8, 7], "graphs", 0, "outputs", "actions"),
         ["graphs[0].outputs.actions: is [1, 8, 7]", "[1, 16, 7]"],
     ),
-    "unknown decoder": (assign("rnn", "decoder", "type"), ["decoder: type", "'direct'"]),
+    "unknown decoder": (assign("rnn", "decoder", "type"), ["decoder.type", "'direct'"]),
     "unknown action": (assign("torque", "action", "type"), ["action.type", "'delta_pose'"]),
     "unknown frame": (assign("world", "action", "frame"), ["action.frame", "'tool'"]),
     "unknown action entry": (no_open_fraction, ["action.names: must be ['x'"]),
@@ -216,8 +216,8 @@ def rehash(folder, name):
 def test_a_broken_graph_with_the_right_hash_is_refused(folder):
     (folder / "policy.onnx").write_bytes(b"no graph")
     rehash(folder, "policy.onnx")
-    with pytest.raises(BundleError, match=r"policy\.onnx: CPUExecutionProvider cannot run it"):
-        Policy(Bundle.load(folder))
+    with pytest.raises(BundleError, match=r"graphs\[0\]\.file: policy\.onnx is no ONNX graph"):
+        Bundle.load(folder)
 
 
 def test_a_broken_tokenizer_is_refused(folder):
@@ -245,7 +245,7 @@ def test_a_graph_with_other_inputs_than_the_manifest_is_refused(folder):
                 node.input[index] = "rear"
     onnx.save(model, folder / "policy.onnx")
     rehash(folder, "policy.onnx")
-    with pytest.raises(BundleError, match=r"inputs are.*'rear'.*'front'"):
+    with pytest.raises(BundleError, match=r"inputs\.rear: is missing.*inputs\.front: is not in"):
         Policy(Bundle.load(folder))
 
 

@@ -1,10 +1,13 @@
 """The policy bundle: a folder that holds a model and says, in `manifest.yaml`, how to run it.
 
-What the manifest may say is in `vla_ros.policy.manifest`; everything is checked at load.
+What the manifest may say is in `vla_ros.policy.manifest`. A bundle is data from elsewhere: loading
+it opens nothing but the files that the manifest names, inside the folder and with the SHA-256 that
+it gives, and runs nothing.
 """
 
 import hashlib
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +18,37 @@ from vla_ros.policy.manifest import (
     MANIFEST,
     BundleError,
     Camera,
+    Graph,
     Manifest,
+    check_file_name,
     parse_manifest,
+    plain,
 )
-from vla_ros.yaml_text import parse_yaml
+from vla_ros.policy.manifest_text import ManifestTextError, parse_manifest_text
+from vla_ros.policy.onnx_file import OnnxFile, OnnxFileError, read_onnx
 
-__all__ = ["MANIFEST", "Bundle", "BundleError", "parse_manifest", "sha256", "write_manifest"]
+__all__ = ["MANIFEST", "Bundle", "BundleError", "Limits", "sha256", "write_manifest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a bundle may take of a machine.
+
+    Attributes:
+        manifest_bytes: Size of `manifest.yaml`.
+        files: Number of files beside it.
+        total_bytes: Size of all of them together.
+
+    """
+
+    manifest_bytes: int = 1_000_000
+    files: int = 256
+    total_bytes: int = 64_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose manifest and files have been checked.
+    """A bundle whose manifest, files and ONNX graphs have been checked.
 
     Attributes:
         path: The folder.
@@ -37,10 +60,14 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Bundle":
-        """Read a bundle, and check its manifest and the hash of every file.
+    def load(cls, folder: str | Path, limits: Limits | None = None) -> "Bundle":
+        """Read a bundle, and check its manifest, the hash of every file and the ONNX graphs.
 
-        Whether the graph fits the manifest is checked by `Policy`, which opens it.
+        Graphs of other kinds are checked by the backend that opens them.
+
+        Args:
+            folder: The bundle's folder.
+            limits: How large it may be; see `Limits` for the default.
 
         Raises:
             BundleError: If the bundle cannot be used.
@@ -49,11 +76,15 @@ class Bundle:
         if not str(folder):
             msg = "no bundle is given: set the parameter 'bundle' to a bundle's folder"
             raise BundleError(msg)
+        limits = limits or Limits()
         path = Path(folder).expanduser()
-        manifest = parse_manifest(_read_yaml(_manifest_file(path)), path / MANIFEST)
-        root = path.resolve()
-        for name, expected in manifest.files.items():
-            _check_file(root, path, name, expected)
+        file = _manifest_file(path)
+        manifest = parse_manifest(_read_yaml(file, limits.manifest_bytes), file)
+        _check_files(file, manifest.files, limits)
+        faults = [f"{key}: {fault}" for key, fault in _onnx_faults(path, manifest)]
+        if faults:
+            msg = f"{file}: {'; '.join(faults)}"
+            raise BundleError(msg)
         return cls(path, manifest)
 
     @property
@@ -92,24 +123,52 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> Bundle:
 
     Args:
         folder: The bundle's folder.
-        content: The manifest without `files`, whose hashes are computed here.
+        content: The manifest without `files`, whose hashes are computed here: of the files that it
+            names, and of those that hold the weights of its ONNX graphs.
 
     Raises:
         BundleError: If the result would not load. Nothing is written if the manifest is at fault.
 
     """
-    named = [graph.get("file") for graph in content["graphs"]]
-    named.append((content.get("instruction") or {}).get("tokenizer"))
-    files = {name: sha256(folder / name) for name in named if name is not None}
-    manifest = parse_manifest({**content, "files": files}, folder / MANIFEST)
+    file = folder / MANIFEST
+    files: dict[str, str] = {}
+    for name in _named_files(content):
+        try:
+            files[name] = sha256(folder / check_file_name(name))
+        except (OSError, ValueError) as err:
+            reason = getattr(err, "strerror", None) or err
+            msg = f"{file}: files.{name}: {reason}: put the file there before the manifest"
+            raise BundleError(msg) from err
+        if name.endswith(".onnx"):
+            try:
+                external = read_onnx(folder / name).external
+            except OnnxFileError as err:
+                msg = f"{file}: files.{name}: {err}"
+                raise BundleError(msg) from err
+            for location in external:
+                weights = _beside(name, location)
+                if (folder / weights).is_file():
+                    files[weights] = sha256(folder / weights)
+    manifest = parse_manifest({**content, "files": files}, file)
     text = yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, width=100)
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
     return Bundle.load(folder)
 
 
 def sha256(path: Path) -> str:
     """Return the file's SHA-256 as the manifest's `files` writes it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _named_files(content: Mapping[str, Any]) -> list[str]:
+    """Return the files that a manifest's content names, which nobody has checked."""
+    names = [graph.get("file") for graph in content["graphs"]]
+    names.append((content.get("instruction") or {}).get("tokenizer"))
+    return [name for name in names if name is not None]
 
 
 def _manifest_file(path: Path) -> Path:
@@ -126,30 +185,146 @@ def _manifest_file(path: Path) -> Path:
     return manifest
 
 
-def _read_yaml(file: Path) -> object:
+def _read_yaml(file: Path, most_bytes: int) -> object:
     try:
-        return parse_yaml(file.read_text(encoding="utf-8"))
+        with file.open("rb") as stream:
+            data = stream.read(most_bytes + 1)
+        if len(data) > most_bytes:
+            msg = f"{file}: is larger than {most_bytes} bytes: a manifest holds no weights"
+            raise BundleError(msg)
+        return parse_manifest_text(data.decode("utf-8"))
     except OSError as err:
         msg = f"{file}: {err.strerror}"
         raise BundleError(msg) from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        msg = f"{file}: is not YAML: {' '.join(str(err).split())}"
+    except UnicodeDecodeError as err:
+        msg = f"{file}: is not YAML in UTF-8: {err}"
+        raise BundleError(msg) from err
+    except ManifestTextError as err:
+        msg = f"{file}: {err}"
         raise BundleError(msg) from err
 
 
-def _check_file(root: Path, path: Path, name: str, expected: str) -> None:
-    where = f"{path / MANIFEST}: files.{name}"
-    file = (root / name).resolve()
+def _check_files(manifest: Path, files: Mapping[str, str], limits: Limits) -> None:
+    """Check that every file lies in the folder, and is what its hash says.
+
+    Raises:
+        BundleError: Naming the first that does not.
+
+    """
+    if len(files) > limits.files:
+        msg = f"{manifest}: files: names {len(files)} files, more than {limits.files}"
+        raise BundleError(msg)
+    # A workspace that was built with links (colcon --symlink-install) links each file by itself:
+    # the folder is where the manifest really lies.
+    own = manifest.resolve()
+    if own.name != MANIFEST:
+        msg = f"{manifest}: is a link to {own}: put the manifest itself there"
+        raise BundleError(msg)
+    found = {}
+    total = 0
+    for name in files:
+        file = _inside(manifest, own.parent, name)
+        total += file.stat().st_size
+        if total > limits.total_bytes:
+            msg = (
+                f"{manifest}: files.{name}: up to this one the files take {total / 1e9:.3f} GB, "
+                f"more than the limit of {limits.total_bytes / 1e9:.3f} GB"
+            )
+            raise BundleError(msg)
+        found[name] = file
+    for name, expected in files.items():
+        try:
+            actual = sha256(found[name])
+        except OSError as err:
+            msg = f"{manifest}: files.{name}: {err.strerror}"
+            raise BundleError(msg) from err
+        if actual != expected:
+            msg = (
+                f"{manifest}: files.{name}: the file's SHA-256 is {actual[:12]}..., not "
+                f"{expected[:12]}...: it is corrupt or was changed: copy or export the bundle again"
+            )
+            raise BundleError(msg)
+
+
+def _inside(manifest: Path, root: Path, name: str) -> Path:
+    where = f"{manifest}: files.{name}"
+    try:
+        file = (manifest.parent / name).resolve()
+    except (OSError, RuntimeError) as err:  # links in a circle; Python 3.13 tells it otherwise
+        msg = f"{where}: cannot be followed: {err}"
+        raise BundleError(msg) from err
+    if file == root / MANIFEST:
+        msg = f"{where}: is the manifest itself, which cannot hold its own hash: leave it out"
+        raise BundleError(msg)
     if not file.is_relative_to(root):
-        msg = f"{where}: lies outside the bundle: files are named relative to its folder"
+        msg = f"{where}: lies outside the bundle, through a link: put the file itself there"
+        raise BundleError(msg)
+    if not file.exists():
+        msg = f"{where}: there is no such file in {manifest.parent}: copy the bundle again, whole"
         raise BundleError(msg)
     if not file.is_file():
-        msg = f"{where}: there is no such file in {path}: copy the bundle again, whole"
+        msg = f"{where}: is no file but a folder or a device: put the file itself there"
         raise BundleError(msg)
-    actual = sha256(file)
-    if actual != expected:
-        msg = (
-            f"{where}: the file's SHA-256 is {actual[:12]}..., not {expected[:12]}...: it is "
-            "corrupt or was changed: copy or export the bundle again"
-        )
-        raise BundleError(msg)
+    return file
+
+
+def _beside(graph: str, location: str) -> str:
+    """Return the bundle's name of a file that a graph names relative to its own folder."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(graph), location))
+
+
+def _onnx_faults(path: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield what ONNX files hold other than the manifest says, and what they must not hold."""
+    for index, graph in enumerate(manifest.graphs):
+        if graph.backend != "onnx" or graph.file is None:
+            continue
+        key = f"graphs[{index}]"
+        try:
+            content = read_onnx(path / graph.file)
+        except OnnxFileError as err:
+            yield f"{key}.file", f"{graph.file} {err}"
+            continue
+        yield from _external_faults(f"{key}.file", graph.file, content, manifest.files)
+        yield from _shape_faults(key, graph, content)
+
+
+def _external_faults(
+    key: str, file: str, content: OnnxFile, files: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    for location in content.external:
+        said = f"{file} takes weights from {location!r:.100}, which"
+        name = _beside(file, location)
+        try:
+            # As it is written: what only leads inside by way of outside is refused as well.
+            check_file_name(location)
+        except ValueError as err:
+            yield key, f"{said} {err}"
+            continue
+        if name not in files:
+            yield key, f"{said} has no SHA-256 under 'files': add files.{name}"
+
+
+def _shape_faults(key: str, graph: Graph, content: OnnxFile) -> Iterator[tuple[str, str]]:
+    for name in content.inputs:
+        if name not in graph.inputs:
+            yield f"{key}.inputs.{plain(name)}", f"is missing: {graph.file} takes it"
+    for side, expected, actual in (
+        ("inputs", graph.inputs, content.inputs),
+        ("outputs", graph.outputs, content.outputs),
+    ):
+        for name, tensor in expected.items():
+            where = f"{key}.{side}.{name}"
+            if name not in actual:
+                yield where, f"is not in {graph.file}, whose {side} are {sorted(actual)}"
+                continue
+            own = actual[name]
+            if own.type != tensor.type:
+                yield where, f"the graph's type is {own.type}, but the manifest says {tensor.type}"
+            if own.shape is None:
+                continue
+            # An axis without a length takes any.
+            fits = [a in {None, b} for a, b in zip(own.shape, tensor.shape, strict=False)]
+            if len(own.shape) != len(tensor.shape) or not all(fits):
+                shape = [axis or "any" for axis in own.shape]
+                said = list(tensor.shape)
+                yield where, f"the graph's shape is {shape}, but the manifest says {said}"

@@ -7,7 +7,6 @@ wrongly normalised numbers moves the arm just as willingly.
 """
 
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -55,8 +54,6 @@ DECODER_GRAPHS = {
 """The graphs that each decoder runs, by their names."""
 
 _MOST_FAULTS = 8
-_FLOATS = ("float32", "float16")
-_INTEGERS = ("int64", "int32")
 
 
 class BundleError(ValueError):
@@ -71,7 +68,7 @@ def _number(value: object) -> object:
     return value
 
 
-def _file_name(name: str) -> str:
+def check_file_name(name: str) -> str:
     """Refuse a file's name that leads out of the bundle, or that another system reads differently.
 
     Raises:
@@ -88,10 +85,24 @@ def _file_name(name: str) -> str:
     return name
 
 
+def _label(text: str) -> str:
+    """Refuse a name that would do something to a terminal or a log, or that nobody can read.
+
+    Raises:
+        ValueError: If it does.
+
+    """
+    if not text.isprintable():
+        msg = "must be of printable characters"
+        raise ValueError(msg)
+    return text
+
+
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 TensorName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_./:-]+$")]
 Text = Annotated[str, Field(min_length=1)]
-FileName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_file_name)]
+Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_label)]
+FileName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_file_name)]
 Real = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False), BeforeValidator(_number)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False), BeforeValidator(_number)]
@@ -160,12 +171,13 @@ class Quantiles(_Section):
 
 Normalisation = Annotated[Identity | MeanStd | MinMax | Quantiles, Field(discriminator="type")]
 
-_STATISTICS = {
+STATISTICS = {
     "identity": (),
     "mean_std": ("mean", "std"),
     "min_max": ("min", "max"),
     "quantiles": ("low", "high"),
 }
+"""Names of the two statistics of each normalisation."""
 
 
 class History(_Section):
@@ -252,7 +264,7 @@ class State(_Section):
     """
 
     input: TensorName = "state"
-    names: Annotated[tuple[Text, ...], Field(min_length=1)]
+    names: Annotated[tuple[Label, ...], Field(min_length=1)]
     normalisation: Normalisation
     size: Count | None = None
 
@@ -345,7 +357,7 @@ class Graph(_Section):
     name: Name
     backend: Literal["onnx", "torch", "triton", "openpi"] = "onnx"
     file: FileName | None = None
-    model: Text | None = None
+    model: Label | None = None
     inputs: dict[TensorName, Tensor]
     outputs: Annotated[dict[TensorName, Tensor], Field(min_length=1)]
 
@@ -514,7 +526,7 @@ class Action(_Section):
     reference: Literal["observation", "previous"] | None = None
     rate_hz: Positive
     chunk: Count
-    names: Annotated[tuple[Text, ...], Field(min_length=1)]
+    names: Annotated[tuple[Label, ...], Field(min_length=1)]
     normalisation: Normalisation
     size: Count | None = None
     gripper: Gripper | None
@@ -549,7 +561,7 @@ class Manifest(_Section):
     """
 
     schema_version: Literal[2]
-    name: Text
+    name: Label
     history: History = History()
     cameras: Annotated[tuple[Camera, ...], Field(min_length=1)]
     state: State | None = None
@@ -622,13 +634,16 @@ def parse_manifest(content: object, where: Path) -> Manifest:
             f"{SCHEMA_VERSION}: export the bundle again"
         )
         raise BundleError(msg)
+    # It imports the classes above.
+    from vla_ros.policy.contradictions import contradictions  # noqa: PLC0415
+
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as err:
         errors = err.errors(include_url=False)
-        faults = [f"{_key(e['loc'])}: {_explain(e)}" for e in errors]
+        faults = [f"{_key(e)}: {_explain(e)}" for e in errors]
     else:
-        faults = [f"{key}: {fault}" for key, fault in _contradictions(manifest)]
+        faults = [f"{key}: {fault}" for key, fault in contradictions(manifest)]
     if faults:
         more = len(faults) - _MOST_FAULTS
         faults[_MOST_FAULTS:] = [f"and {more} more"] if more > 0 else []
@@ -689,8 +704,11 @@ def _types_fed(data: dict[Any, Any]) -> dict[Any, str]:
     return types
 
 
-def _key(location: tuple[int | str, ...]) -> str:
-    """Return pydantic's path to a value as `cameras[0].std`."""
+def _key(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    """Return the path to a value as `cameras[0].std`."""
+    location = error["loc"]
+    if error["type"] in {"union_tag_not_found", "union_tag_invalid"}:
+        location = (*location, "type")
     key = ""
     previous: int | str = ""
     for part in location:
@@ -698,12 +716,21 @@ def _key(location: tuple[int | str, ...]) -> str:
         previous = part
         if isinstance(part, int):
             key += f"[{part}]"
-        elif part == "[key]" or (tagged and part in {*_STATISTICS, *DECODER_GRAPHS}):
+        elif part == "[key]" or (tagged and part in {*STATISTICS, *DECODER_GRAPHS}):
             continue  # The kind of the section, not a key: pydantic names it.
         else:
-            plain = part if part.isprintable() else repr(part)
-            key += f".{plain:.100}" if key else f"{plain:.100}"
+            key += f".{plain(part)}" if key else plain(part)
     return key
+
+
+def printable(text: str) -> str:
+    """Return text from elsewhere as one line that does nothing to a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def plain(name: str) -> str:
+    """Return a name from elsewhere so that it fits into a line for people."""
+    return f"{printable(name):.100}"
 
 
 def _explain(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
@@ -713,370 +740,9 @@ def _explain(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "union_tag_not_found":
-        return "type: is missing"
+        return "is missing"
     if error["type"] == "union_tag_invalid":
-        return f"type: must be one of {error['ctx']['expected_tags']}, but is " + repr(
-            error["ctx"]["tag"]
-        )
+        context = error["ctx"]
+        return f"must be one of {context['expected_tags']}, but is {context['tag']!r:.60}"
     message = " ".join(error["msg"].split())
     return f"{message[0].lower()}{message[1:]}, but is {error['input']!r:.60}"
-
-
-Faults = Iterator[tuple[str, str]]
-
-
-def _contradictions(manifest: Manifest) -> Faults:
-    """Yield each key that contradicts another, and why."""
-    yield from _history_faults(manifest.history)
-    yield from _camera_faults(manifest)
-    if manifest.state is not None:
-        yield from _entry_faults("state", manifest.state)
-    if manifest.instruction is not None:
-        yield from _instruction_faults(manifest.instruction)
-    yield from _action_faults(manifest.action)
-    yield from _entry_faults("action", manifest.action)
-    yield from _input_name_faults(manifest)
-    graphs = list(_graph_faults(manifest))
-    yield from graphs
-    if not graphs:
-        yield from _decoder_faults(manifest)
-        yield from _tensor_faults(manifest)
-    for key, name in manifest.file_names.items():
-        if name not in manifest.files:
-            yield key, f"{name!r} has no SHA-256 under 'files'"
-
-
-def _history_faults(history: History) -> Faults:
-    if history.steps > 1 and history.period_s is None:
-        yield "history.period_s", f"is missing: history.steps is {history.steps}, how far apart?"
-    if history.steps == 1 and history.period_s is not None:
-        yield "history.period_s", "has no meaning with one step: leave it out"
-
-
-def _camera_faults(manifest: Manifest) -> Faults:
-    seen: set[str] = set()
-    for index, camera in enumerate(manifest.cameras):
-        if camera.name in seen:
-            yield f"cameras[{index}].name", f"{camera.name!r} is taken by another camera"
-        seen.add(camera.name)
-        top, left, bottom, right = camera.crop
-        if top >= bottom or left >= right:
-            yield f"cameras[{index}].crop", "must be [top, left, bottom, right], and not empty"
-        if camera.type == "uint8":
-            plain = {"scale": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
-            for key, value in plain.items():
-                if getattr(camera, key) != value:
-                    yield (
-                        f"cameras[{index}].{key}",
-                        "is of type float32 alone; uint8 passes pixels as they are: leave it out",
-                    )
-
-
-def _entry_faults(key: str, section: State | Action) -> Faults:
-    """Yield what is wrong with the names of a vector's entries and with their statistics."""
-    count = len(section.names)
-    if len(set(section.names)) != count:
-        yield f"{key}.names", "names an entry twice"
-    if section.size is not None and section.size < count:
-        yield f"{key}.size", f"is {section.size}, less than the {count} names"
-    spec = section.normalisation
-    where = f"{key}.normalisation"
-    lengths_fit = True
-    for statistic in _STATISTICS[spec.type]:
-        length = len(getattr(spec, statistic))
-        if length != count:
-            lengths_fit = False
-            yield f"{where}.{statistic}", f"has {length} values for {count} names"
-    if not lengths_fit:
-        return
-    if isinstance(spec, MeanStd):
-        for index, std in enumerate(spec.std):
-            if std + spec.eps == 0.0:
-                yield f"{where}.std[{index}]", "is 0 and so is eps: nothing can be divided by it"
-    elif isinstance(spec, MinMax | Quantiles):
-        low, high = _STATISTICS[spec.type]
-        for index, (a, b) in enumerate(zip(getattr(spec, low), getattr(spec, high), strict=True)):
-            if a > b:
-                yield f"{where}.{low}[{index}]", f"is {a}, more than {high}, which is {b}"
-
-
-def _instruction_faults(instruction: Instruction) -> Faults:
-    if instruction.tokenizer is not None:
-        if instruction.length == 0:
-            yield "instruction.length", "is missing: how many tokens, padded, the graph takes"
-        return
-    if instruction.length:
-        yield "instruction.length", "has no meaning without a tokenizer: leave it out"
-    if instruction.mask_input is not None:
-        yield "instruction.mask_input", "has no meaning without a tokenizer: leave it out"
-
-
-def _action_faults(action: Action) -> Faults:
-    takes_reference = action.type in {"delta_pose", "joint_delta"}
-    if takes_reference and action.reference is None:
-        yield "action.reference", f"is missing: what is a {action.type} relative to?"
-    if not takes_reference and action.reference is not None:
-        yield "action.reference", f"has no meaning for type {action.type}: leave it out"
-    gripper = () if action.gripper is None else (GRIPPER_NAME,)
-    if action.is_cartesian:
-        if action.frame is None:
-            yield "action.frame", f"is missing: in which frame is a {action.type} written?"
-        if action.type == "pose" and action.frame == "tool":
-            yield "action.frame", "must be base for type pose; relative to the tool is delta_pose"
-        if action.type == "twist" and action.rotation not in {None, "rotation_vector"}:
-            yield "action.rotation", "must be rotation_vector or null for type twist"
-        expected = (*POSITION_NAMES, *ROTATION_NAMES[action.rotation], *gripper)
-        if action.names != expected:
-            yield (
-                "action.names",
-                (
-                    f"must be {list(expected)} for type {action.type}, rotation "
-                    f"{action.rotation or 'null'} and {'a' if gripper else 'no'} gripper"
-                ),
-            )
-    else:
-        for key in ("frame", "rotation"):
-            if getattr(action, key) is not None:
-                yield f"action.{key}", f"has no meaning for type {action.type}: leave it out"
-        if gripper and (action.names[-1] != GRIPPER_NAME or len(action.names) == 1):
-            yield "action.names", "must be the joints and then 'gripper', as there is a gripper"
-        if not gripper and GRIPPER_NAME in action.names:
-            yield "action.gripper", "is null, but action.names has 'gripper': what does it mean?"
-    if action.gripper is not None and action.gripper.closed_m >= action.gripper.open_m:
-        yield "action.gripper.closed_m", "must be less than action.gripper.open_m"
-
-
-def _input_name_faults(manifest: Manifest) -> Faults:
-    """Yield the sections that are fed to an input which another one has taken."""
-    named = [(f"cameras[{i}].input", camera.input) for i, camera in enumerate(manifest.cameras)]
-    if manifest.state is not None:
-        named.append(("state.input", manifest.state.input))
-    if manifest.instruction is not None:
-        named.append(("instruction.input", manifest.instruction.input))
-        if manifest.instruction.mask_input is not None:
-            named.append(("instruction.mask_input", manifest.instruction.mask_input))
-    taken = {name: f"decoder.{key}" for key, name in _decoder_inputs(manifest.decoder).items()}
-    for key, name in named:
-        if name in taken:
-            yield key, f"{name!r} is taken by {taken[name]}"
-        taken.setdefault(name, key)
-
-
-def _decoder_inputs(decoder: Decoder) -> dict[str, str]:
-    """Return the inputs of `step` that the decoder feeds, by their keys in its section."""
-    if isinstance(decoder, DirectDecoder):
-        return {}
-    if isinstance(decoder, ActionTokensDecoder):
-        inputs = {"token": decoder.token, "position": decoder.position}
-    else:
-        inputs = {"noise": decoder.noise, "time": decoder.time}
-    return inputs | {f"cache.{output}": name for output, name in decoder.cache.items()}
-
-
-def _graph_faults(manifest: Manifest) -> Faults:
-    """Yield what is wrong with the graphs as such: which there are, and what runs them."""
-    wanted = DECODER_GRAPHS[manifest.decoder.type]
-    names = [graph.name for graph in manifest.graphs]
-    for name in wanted:
-        if name not in names:
-            yield "graphs", f"lacks the graph {name!r} of decoder {manifest.decoder.type}"
-    for index, graph in enumerate(manifest.graphs):
-        where = f"graphs[{index}]"
-        if graph.name not in wanted:
-            yield (
-                f"{where}.name",
-                f"is {graph.name!r}, but decoder {manifest.decoder.type} runs {', '.join(wanted)}",
-            )
-        if graph.name in names[:index]:
-            yield f"{where}.name", f"{graph.name!r} is taken by another graph"
-        has_file = graph.backend in {"onnx", "torch"}
-        if has_file and graph.file is None:
-            yield f"{where}.file", f"is missing: backend {graph.backend} runs a file"
-        if not has_file and graph.file is not None:
-            yield f"{where}.file", f"has no meaning for backend {graph.backend}: leave it out"
-        if graph.backend != "triton" and graph.model is not None:
-            yield f"{where}.model", f"has no meaning for backend {graph.backend}: leave it out"
-        if graph.backend == "openpi" and manifest.decoder.type != "direct":
-            yield f"{where}.backend", "openpi gives whole chunks: use decoder direct with it"
-        if has_file and manifest.instruction is not None and manifest.instruction.tokenizer is None:
-            yield (
-                "instruction.tokenizer",
-                f"is null, but {where} has backend {graph.backend}, which takes tokens, not text",
-            )
-
-
-def _decoder_faults(manifest: Manifest) -> Faults:
-    decoder, action = manifest.decoder, manifest.action
-    used: dict[str, str] = {}
-    for key, name in _decoder_inputs(decoder).items():
-        if name in used:
-            yield f"decoder.{key}", f"{name!r} is taken by decoder.{used[name]}"
-        used.setdefault(name, key)
-    if isinstance(decoder, DiffusionDecoder):
-        if decoder.steps > decoder.train_steps:
-            yield "decoder.steps", f"is {decoder.steps}, more than decoder.train_steps"
-        if decoder.beta_start > decoder.beta_end:
-            yield "decoder.beta_start", "must be at most decoder.beta_end"
-        if decoder.start + action.chunk > decoder.horizon:
-            yield (
-                "decoder.horizon",
-                (
-                    f"is {decoder.horizon}, less than decoder.start {decoder.start} and action.chunk "
-                    f"{action.chunk} together"
-                ),
-            )
-    if isinstance(decoder, ActionTokensDecoder):
-        if decoder.low >= decoder.high:
-            yield "decoder.low", "must be less than decoder.high"
-        if decoder.descending and decoder.first_token < decoder.bins - 1:
-            yield (
-                "decoder.first_token",
-                f"is {decoder.first_token}: {decoder.bins} bins descending from it fall below 0",
-            )
-        for output, name in decoder.new_cache.items():
-            if name not in decoder.cache.values():
-                yield f"decoder.new_cache.{output}", f"feeds {name!r}, which decoder.cache does not"
-        for output, name in decoder.cache.items():
-            if name not in decoder.new_cache.values():
-                yield f"decoder.cache.{output}", f"feeds {name!r}, which decoder.new_cache does not"
-    return
-
-
-class _Expected:
-    """What one input or output must be: a shape, or only how many entries, and the types."""
-
-    def __init__(
-        self,
-        types: tuple[str, ...],
-        *,
-        shape: tuple[int, ...] | None = None,
-        entries: int | None = None,
-    ) -> None:
-        self.types = types
-        self.shape = shape
-        self.entries = entries
-
-    def faults(self, key: str, tensor: Tensor) -> Faults:
-        shape = list(tensor.shape)
-        if self.shape is not None and tensor.shape != self.shape:
-            yield key, f"is {shape}, but the rest of the manifest makes it {list(self.shape)}"
-        if self.entries is not None and int(np.prod(tensor.shape)) != self.entries:
-            yield key, f"is {shape}, but must hold {self.entries} number"
-        if tensor.type not in self.types:
-            yield f"{key}.type", f"is {tensor.type}, but must be {' or '.join(self.types)}"
-
-
-_TYPES_TAKEN = {
-    "float32": _FLOATS,
-    "int64": _INTEGERS,
-    # Exporters of language models write masks as integers as often as not.
-    "bool": ("bool", *_INTEGERS),
-    "uint8": ("uint8",),
-    "string": ("string",),
-}
-
-
-def _tensor_faults(manifest: Manifest) -> Faults:
-    """Yield each input and output of a graph that is missing, unknown, or of another shape."""
-    observed = {
-        name: _Expected(_TYPES_TAKEN[tensor.type], shape=tensor.shape)
-        for name, tensor in manifest.observation_inputs.items()
-    }
-    fed = _fed(manifest)
-    indices = {graph.name: index for index, graph in enumerate(manifest.graphs)}
-    for graph in manifest.graphs:
-        where = f"graphs[{indices[graph.name]}]"
-        own = fed.get(graph.name, {})
-        for name, tensor in graph.inputs.items():
-            known = own.get(name) or observed.get(name)
-            if known is None:
-                yield (
-                    f"{where}.inputs.{name}",
-                    f"is unknown: {', '.join({**own, **observed})} are fed",
-                )
-            else:
-                yield from known.faults(f"{where}.inputs.{name}", tensor)
-        for name in own:
-            if name not in graph.inputs:
-                yield f"{where}.inputs.{name}", "is missing: the decoder feeds it"
-        for name, wanted in _given(manifest, graph.name).items():
-            if name not in graph.outputs:
-                yield f"{where}.outputs.{name}", "is missing: the decoder reads it"
-            else:
-                yield from wanted.faults(f"{where}.outputs.{name}", graph.outputs[name])
-    first = f"graphs[{indices[DECODER_GRAPHS[manifest.decoder.type][0]]}]"
-    for name in observed:
-        if not any(name in graph.inputs for graph in manifest.graphs):
-            yield f"{first}.inputs.{name}", "is missing: the observation gives it"
-    yield from _cache_faults(manifest, indices)
-
-
-def _actions_shape(manifest: Manifest) -> tuple[int, ...]:
-    decoder, action = manifest.decoder, manifest.action
-    chunk = decoder.horizon if isinstance(decoder, DiffusionDecoder) else action.chunk
-    return (1, chunk, action.width)
-
-
-_ANY = ("float32", "float16", "int64", "int32", "uint8", "bool")
-
-
-def _fed(manifest: Manifest) -> Mapping[str, Mapping[str, _Expected]]:
-    """Return what the decoder feeds to each graph."""
-    decoder = manifest.decoder
-    if isinstance(decoder, DirectDecoder):
-        return {}
-    inputs = {name: _Expected(_ANY) for name in decoder.cache.values()}
-    if isinstance(decoder, ActionTokensDecoder):
-        inputs[decoder.token] = _Expected(_INTEGERS, entries=1)
-        inputs[decoder.position] = _Expected(_INTEGERS, entries=1)
-    else:
-        times = _FLOATS if isinstance(decoder, FlowDecoder) else (*_INTEGERS, *_FLOATS)
-        inputs[decoder.noise] = _Expected(_FLOATS, shape=_actions_shape(manifest))
-        inputs[decoder.time] = _Expected(times, entries=1)
-    return {"step": inputs}
-
-
-def _given(manifest: Manifest, graph: str) -> dict[str, _Expected]:
-    """Return what the decoder reads from a graph's outputs."""
-    decoder = manifest.decoder
-    if isinstance(decoder, DirectDecoder):
-        return {decoder.output: _Expected(_FLOATS, shape=_actions_shape(manifest))}
-    cached = {name: _Expected(_ANY) for name in decoder.cache}
-    if isinstance(decoder, ActionTokensDecoder):
-        logits = {decoder.output: _Expected(_FLOATS)}
-        renewed = {name: _Expected(_ANY) for name in decoder.new_cache}
-        return logits | (cached if graph == "prefix" else renewed)
-    if graph == "prefix":
-        return cached
-    return {decoder.output: _Expected(_FLOATS, shape=_actions_shape(manifest))}
-
-
-def _cache_faults(manifest: Manifest, indices: Mapping[str, int]) -> Faults:
-    """Yield what `step` takes from an output of another shape or type, and too few logits."""
-    decoder = manifest.decoder
-    if isinstance(decoder, DirectDecoder):
-        return
-    step = manifest.graph("step")
-    passed = [("cache", "prefix", decoder.cache)]
-    if isinstance(decoder, ActionTokensDecoder):
-        passed.append(("new_cache", "step", decoder.new_cache))
-    for key, giver, names in passed:
-        for output, name in names.items():
-            given, taken = manifest.graph(giver).outputs.get(output), step.inputs.get(name)
-            if given is not None and taken is not None and given != taken:
-                yield (
-                    f"decoder.{key}.{output}",
-                    (
-                        f"is {given.type} {list(given.shape)}, but the input {name!r} of 'step' is "
-                        f"{taken.type} {list(taken.shape)}"
-                    ),
-                )
-    if isinstance(decoder, ActionTokensDecoder):
-        last = decoder.first_token + (0 if decoder.descending else decoder.bins - 1)
-        for graph in manifest.graphs:
-            logits = graph.outputs.get(decoder.output)
-            if logits is not None and (not logits.shape or logits.shape[-1] <= last):
-                yield (
-                    f"graphs[{indices[graph.name]}].outputs.{decoder.output}",
-                    f"is {list(logits.shape)}, but its last axis must reach token {last}",
-                )
