@@ -1,14 +1,23 @@
 """Bundles of every decoder, from the folder to the chunk, against what their graphs make known."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from decoder_bundles import make_action_tokens, make_diffusion, make_flow, ramp, spoken
+from pydantic import TypeAdapter
 
+from vla_ros.kinematics import rotation_from_rotvec
 from vla_ros.observation.observation import Observation, Snapshot
 from vla_ros.policy.backends import BackendError
 from vla_ros.policy.bundle import Bundle, BundleError
 from vla_ros.policy.decoders.noise import generator, normal
 from vla_ros.policy.decoders.noise_schedule import NoiseSchedule, betas
+from vla_ros.policy.manifest import Decoder
+from vla_ros.policy.motion import Motion, from_motion
+from vla_ros.policy.normalise import normalise
 from vla_ros.policy.policy import Policy, PolicyError
 from vla_ros.policy.prefix import Prefix
 from vla_ros.types import JointSample
@@ -129,6 +138,26 @@ def test_a_prefix_is_gone_on_with(tmp_path):
     assert apart[0] < 0.2 * before[0]
     assert apart[0] < apart[1] < before[1]
     np.testing.assert_array_equal(actions(guided)[2:], actions(alone)[2:])
+
+
+def test_what_is_left_of_a_chunk_is_gone_on_with_in_the_new_observations_frame(tmp_path):
+    """The tool has turned since: the same motion, written along its new axes, is gone on with."""
+
+    def change(content):
+        content["action"] |= {"type": "delta_pose", "frame": "tool", "reference": "previous"}
+        spec = {"type": "mean_std", "mean": [0.0] * 7, "std": [0.01] * 6 + [0.5]}
+        content["action"]["normalisation"] = spec
+
+    bundle = make_flow(tmp_path, decay=True, steps=50, change=change)
+    policy, action = Policy(bundle), bundle.manifest.action
+    before = policy.infer(observation())
+    new = observation(stamp_ns=6, tcp_rotation=rotation_from_rotvec(np.array([0.3, -1.0, 0.5])))
+    left = Motion(before.twists[1:], before.gripper[1:], None)
+    actions = normalise(from_motion(left, action, new), action.normalisation)
+    guided = policy.infer(new, Prefix(actions, 1, np.ones(3), beta=1e3))
+    alone = policy.infer(new)
+    apart = np.abs(guided.twists[:3] - left.twists)
+    assert apart.max() < 0.1 * np.abs(alone.twists[:3] - left.twists).max()
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm"])
@@ -295,3 +324,12 @@ def test_an_observation_without_its_history_is_refused(tmp_path):
     policy = Policy(make_diffusion(tmp_path))
     with pytest.raises(PolicyError, match=r"has 0 earlier moments.*history.steps.*needs 1"):
         policy.infer(observation())
+
+
+def test_the_examples_of_the_documentation_are_decoders():
+    text = (Path(__file__).parents[3] / "docs" / "decoders.md").read_text(encoding="utf-8")
+    examples = [
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    ]
+    kinds = [TypeAdapter(Decoder).validate_python(e["decoder"]).type for e in examples]
+    assert kinds == ["flow", "diffusion", "action_tokens"]
