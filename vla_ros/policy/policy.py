@@ -13,7 +13,7 @@ from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.decoders import DecodingError, make_decoder
 from vla_ros.policy.inputs import InputBuilder, InputError
 from vla_ros.policy.manifest import BundleError, Graph, Tensor
-from vla_ros.policy.motion import MotionError, to_motion
+from vla_ros.policy.motion import MotionError, leads_to_places, to_motion
 from vla_ros.policy.normalise import denormalise
 from vla_ros.policy.prefix import Prefix
 from vla_ros.policy.rotations import RotationError
@@ -41,6 +41,8 @@ class Chunk:
             units, shape (n, k); None where a chunk was made by hand.
         joints: Speeds of the joints during each action, in the robot's order, rad/s, shape (n,
             dof); None where the actions are of the TCP.
+        anchored: Whether the actions lead to places rather than being motions of their own: then
+            what was executed otherwise since the observation is to be made up for.
 
     """
 
@@ -52,6 +54,7 @@ class Chunk:
     epoch: int = 0
     actions: Array | None = None
     joints: Array | None = None
+    anchored: bool = False
 
 
 class Policy:
@@ -154,6 +157,7 @@ class Policy:
             epoch=observation.epoch,
             actions=actions,
             joints=motion.joints,
+            anchored=leads_to_places(action),
         )
 
     def close(self) -> None:
