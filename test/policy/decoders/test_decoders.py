@@ -248,6 +248,17 @@ def test_openvlas_token_of_the_upper_edge_is_the_last_bin(tmp_path):
         policy.infer(observation())
 
 
+def test_every_token_of_openvla_is_the_value_that_it_gives_it(tmp_path):
+    """Its ActionTokenizer written out, with 16 edges for its 256, of a vocabulary of 41."""
+    policy = Policy(make_action_tokens(tmp_path, descending=True, bins=15))
+    edges = np.linspace(-1.0, 1.0, 16)
+    centers = (edges[:-1] + edges[1:]) / 2.0
+    for token in range(41 - 16, 41):
+        replace(policy, "prefix", logits=logits(token))
+        expected = centers[np.clip(41 - token - 1, 0, 14)]
+        assert policy.infer(observation()).actions[0, 0] == pytest.approx(expected, abs=1e-7)
+
+
 def test_what_is_not_finite_is_refused(tmp_path):
     policy = Policy(make_action_tokens(tmp_path / "tokens"))
     replace(policy, "prefix", logits=np.full((1, 1, 64), np.nan, np.float32))
