@@ -1,5 +1,6 @@
 """Tiny bundles of every decoder, of graphs whose outputs are known in closed form."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def make_flow(
     steps: int = 5,
     decay: bool = False,
     dtype: str = "float32",
-    **sections: Any,
+    change: Callable[[dict[str, Any]], None] | None = None,
 ) -> Bundle:
     """Write a flow that leads straight to `ramp(4) + context`, or one whose velocity is the sample.
 
@@ -173,7 +174,7 @@ def make_flow(
         steps: The decoder's.
         decay: Whether the velocity is the sample itself, whose flow is known in closed form too.
         dtype: Type of the inputs `noise` and `time`.
-        sections: Of the manifest, in place of those of `manifest`.
+        change: Of the manifest's content, before it is written.
 
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +217,10 @@ def make_flow(
         "direction": direction,
         "seed": 3,
     }
-    return write_manifest(folder, manifest(**{"graphs": graphs, "decoder": decoder, **sections}))
+    content = manifest(graphs=graphs, decoder=decoder)
+    if change is not None:
+        change(content)
+    return write_manifest(folder, content)
 
 
 def make_diffusion(

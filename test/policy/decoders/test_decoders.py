@@ -1,13 +1,23 @@
 """Bundles of every decoder, from the folder to the chunk, against what their graphs make known."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from decoder_bundles import make_action_tokens, make_diffusion, make_flow, ramp, spoken
+from pydantic import TypeAdapter
 
+from vla_ros.kinematics import rotation_from_rotvec
 from vla_ros.observation.observation import Observation, Snapshot
-from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.backends import BackendError
+from vla_ros.policy.bundle import Bundle, BundleError
 from vla_ros.policy.decoders.noise import generator, normal
 from vla_ros.policy.decoders.noise_schedule import NoiseSchedule, betas
+from vla_ros.policy.manifest import Decoder
+from vla_ros.policy.motion import Motion, from_motion
+from vla_ros.policy.normalise import normalise
 from vla_ros.policy.policy import Policy, PolicyError
 from vla_ros.policy.prefix import Prefix
 from vla_ros.types import JointSample
@@ -130,6 +140,26 @@ def test_a_prefix_is_gone_on_with(tmp_path):
     np.testing.assert_array_equal(actions(guided)[2:], actions(alone)[2:])
 
 
+def test_what_is_left_of_a_chunk_is_gone_on_with_in_the_new_observations_frame(tmp_path):
+    """The tool has turned since: the same motion, written along its new axes, is gone on with."""
+
+    def change(content):
+        content["action"] |= {"type": "delta_pose", "frame": "tool", "reference": "previous"}
+        spec = {"type": "mean_std", "mean": [0.0] * 7, "std": [0.01] * 6 + [0.5]}
+        content["action"]["normalisation"] = spec
+
+    bundle = make_flow(tmp_path, decay=True, steps=50, change=change)
+    policy, action = Policy(bundle), bundle.manifest.action
+    before = policy.infer(observation())
+    new = observation(stamp_ns=6, tcp_rotation=rotation_from_rotvec(np.array([0.3, -1.0, 0.5])))
+    left = Motion(before.twists[1:], before.gripper[1:], None)
+    actions = normalise(from_motion(left, action, new), action.normalisation)
+    guided = policy.infer(new, Prefix(actions, 1, np.ones(3), beta=1e3))
+    alone = policy.infer(new)
+    apart = np.abs(guided.twists[:3] - left.twists)
+    assert apart.max() < 0.1 * np.abs(alone.twists[:3] - left.twists).max()
+
+
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm"])
 def test_diffusion_ends_where_the_model_says_and_uses_its_share_of_the_horizon(tmp_path, scheduler):
     policy = Policy(make_diffusion(tmp_path, scheduler=scheduler))
@@ -218,6 +248,17 @@ def test_openvlas_token_of_the_upper_edge_is_the_last_bin(tmp_path):
         policy.infer(observation())
 
 
+def test_every_token_of_openvla_is_the_value_that_it_gives_it(tmp_path):
+    """Its ActionTokenizer written out, with 16 edges for its 256, of a vocabulary of 41."""
+    policy = Policy(make_action_tokens(tmp_path, descending=True, bins=15))
+    edges = np.linspace(-1.0, 1.0, 16)
+    centers = (edges[:-1] + edges[1:]) / 2.0
+    for token in range(41 - 16, 41):
+        replace(policy, "prefix", logits=logits(token))
+        expected = centers[np.clip(41 - token - 1, 0, 14)]
+        assert policy.infer(observation()).actions[0, 0] == pytest.approx(expected, abs=1e-7)
+
+
 def test_what_is_not_finite_is_refused(tmp_path):
     policy = Policy(make_action_tokens(tmp_path / "tokens"))
     replace(policy, "prefix", logits=np.full((1, 1, 64), np.nan, np.float32))
@@ -228,6 +269,58 @@ def test_what_is_not_finite_is_refused(tmp_path):
     velocity[0, 2, 1] = np.inf
     replace(policy, "step", v=velocity)
     with pytest.raises(PolicyError, match="not finite: y of action 2"):
+        policy.infer(observation())
+
+
+def test_a_motion_that_is_not_finite_is_refused(tmp_path):
+    """Finite actions can be so large that no rotation comes of them."""
+
+    def change(content):
+        content["action"] |= {"type": "pose", "normalisation": {"type": "mean_std"}}
+        content["action"]["normalisation"] |= {"mean": [0.0] * 7, "std": [1e200] * 7}
+
+    policy = Policy(make_flow(tmp_path, change=change))
+    with pytest.raises(PolicyError, match="no finite motion: action 0"):
+        policy.infer(observation())
+
+
+class Silent:
+    """A backend that fails, or gives what it is told."""
+
+    def __init__(self, outputs=None):
+        self.outputs = outputs
+
+    def run(self, _):
+        if self.outputs is None:
+            msg = "no answer in 5 s"
+            raise BackendError(msg)
+        return self.outputs
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (None, "graph 'prefix': cannot be run: no answer in 5 s"),
+        ({}, "graph 'prefix': output 'context' is not given"),
+        ({"context": np.zeros((1, 2))}, r"'context' has the shape \[1, 2\].*says \[1, 1, 1\]"),
+    ],
+)
+def test_a_graph_that_does_not_keep_the_manifest_is_refused_at_load(
+    tmp_path, monkeypatch, outputs, message
+):
+    monkeypatch.setattr("vla_ros.policy.policy.open_backend", lambda *_: Silent(outputs))
+    bundle = make_flow(tmp_path)
+    with pytest.raises(BundleError, match=message):
+        Policy(bundle)
+
+
+def test_a_graph_that_fails_in_motion_is_a_policy_error(tmp_path):
+    policy = Policy(make_flow(tmp_path))
+    policy._graphs["step"] = Silent()
+    with pytest.raises(PolicyError, match="the model cannot be run: no answer in 5 s"):
         policy.infer(observation())
 
 
@@ -242,3 +335,12 @@ def test_an_observation_without_its_history_is_refused(tmp_path):
     policy = Policy(make_diffusion(tmp_path))
     with pytest.raises(PolicyError, match=r"has 0 earlier moments.*history.steps.*needs 1"):
         policy.infer(observation())
+
+
+def test_the_examples_of_the_documentation_are_decoders():
+    text = (Path(__file__).parents[3] / "docs" / "decoders.md").read_text(encoding="utf-8")
+    examples = [
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    ]
+    kinds = [TypeAdapter(Decoder).validate_python(e["decoder"]).type for e in examples]
+    assert kinds == ["flow", "diffusion", "action_tokens"]
