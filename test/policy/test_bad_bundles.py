@@ -817,6 +817,24 @@ def test_check_finds_an_output_that_runs_to_another_shape(copied, capsys):
     assert "outputs.actions: has the shape [1, 2, 4]" in capsys.readouterr().err
 
 
+def test_a_graph_may_give_more_than_the_manifest_uses(copied):
+    folder = copied("direct")
+
+    def one_output_more(model):
+        model.graph.node.append(helper.make_node("Identity", ["state"], ["seen"]))
+        model.graph.output.append(helper.make_tensor_value_info("seen", TensorProto.FLOAT, [1, 2]))
+
+    graph(one_output_more)(folder)
+    assert main(["bundle", "check", str(folder)]) == 0
+
+
+def test_check_runs_nothing_where_it_is_not_to(copied, capsys):
+    folder = copied("direct")
+    graph(lambda model: model.graph.node.append(helper.make_node("Nonsense", [], ["x"])))(folder)
+    assert main(["bundle", "check", "--no-run", str(folder)]) == 2
+    assert "not tried: --no-run" in capsys.readouterr().out
+
+
 def test_check_says_what_it_cannot_try(copied, capsys):
     folder = copied("direct")
     data = read(folder)
@@ -827,4 +845,27 @@ def test_check_says_what_it_cannot_try(copied, capsys):
     assert main(["bundle", "check", str(folder)]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert any("not tried: it runs on a server: name it with --server" in line for line in lines)
-    assert lines[-1].endswith("not every graph could be tried here")
+    assert lines[-1].endswith("not every graph was tried")
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda data: data.pop("graphs"), "graphs: is missing"),
+        (lambda data: data.update(graphs="x"), "graphs: "),
+        (lambda data: data["graphs"][0].update(file="../x.onnx"), "graphs[0].file: lies outside"),
+        (lambda data: data["graphs"][0].update(file="x.onnx"), "x.onnx: No such file"),
+        (lambda data: data["action"].pop("chunk"), "action.chunk: is missing"),
+    ],
+)
+def test_a_bad_manifest_is_not_even_written(copied, change, key):
+    folder = copied("direct")
+    before = (folder / MANIFEST).read_bytes()
+    data = read(folder)
+    del data["files"]
+    change(data)
+    with pytest.raises(BundleError) as info:
+        write_manifest(folder, data)
+    assert key in str(info.value)
+    assert str(info.value).startswith(f"{folder / MANIFEST}: ")
+    assert (folder / MANIFEST).read_bytes() == before

@@ -116,7 +116,7 @@ Cache = Annotated[dict[TensorName, TensorName], Field(min_length=1)]
 class _Section(BaseModel):
     """Immutable, and without unknown keys: a misspelt key must not become a silent default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class Identity(_Section):
