@@ -180,7 +180,7 @@ def _try(backend: Backend, graph: Graph, bundle: Bundle) -> None:
         msg = f"{where}: cannot be run: {err}"
         raise BundleError(msg) from err
     for name, spec in graph.outputs.items():
-        shape = np.shape(outputs[name]) if name in outputs else None
+        shape = tuple(outputs[name].shape) if name in outputs else None
         if shape != spec.shape:
             found = "is not given" if shape is None else f"has the shape {list(shape)}"
             msg = f"{where}: output {name!r} {found}, but the manifest says {list(spec.shape)}"

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from vla_ros.kinematics import rotation_from_rotvec
 from vla_ros.observation.observation import Observation, Snapshot
-from vla_ros.policy.backends import BackendError
+from vla_ros.policy.backends import BackendError, open_backend
 from vla_ros.policy.bundle import Bundle, BundleError
 from vla_ros.policy.decoders.noise import generator, normal
 from vla_ros.policy.decoders.noise_schedule import NoiseSchedule, betas
@@ -123,6 +123,40 @@ def test_inputs_of_half_precision_are_given_so(tmp_path):
     chunk = policy.infer(observation())
     assert {step[0]["x_t"].dtype, step[0]["t"].dtype} == {np.dtype(np.float16)}
     np.testing.assert_allclose(chunk.actions, ramp(4)[0, :, :7] + CONTEXT, atol=2e-2)
+
+
+class OnDevice:
+    """A tensor that a backend keeps to itself: all that others know is its shape."""
+
+    def __init__(self, value):
+        self.value, self.shape = value, value.shape
+
+
+class Device:
+    """A backend that keeps its cache on a device."""
+
+    def __init__(self, backend):
+        self._backend = backend
+
+    def run(self, inputs):
+        plain = {n: v.value if isinstance(v, OnDevice) else v for n, v in inputs.items()}
+        outputs = self._backend.run(plain)
+        return {n: OnDevice(v) if n == "context" else v for n, v in outputs.items()}
+
+    def close(self):
+        self._backend.close()
+
+
+def test_a_cache_may_stay_where_the_backend_keeps_it(tmp_path, monkeypatch):
+    bundle = make_flow(tmp_path)
+    expected = Policy(bundle).infer(observation())
+    monkeypatch.setattr(
+        "vla_ros.policy.policy.open_backend", lambda *args: Device(open_backend(*args))
+    )
+    policy = Policy(bundle)
+    step = count_runs(policy, "step")
+    np.testing.assert_array_equal(policy.infer(observation()).actions, expected.actions)
+    assert isinstance(step[0]["kv.context"], OnDevice)
 
 
 def test_a_prefix_is_gone_on_with(tmp_path):
