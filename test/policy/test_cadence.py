@@ -1,11 +1,12 @@
 """Rate and stages of a loop: figures that are right, whatever its length, with warm-up apart."""
 
+import json
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from vla_ros.policy.cadence import STAGES, WARM_UP, Cadence, parse
+from vla_ros.policy.cadence import STAGES, WARM_UP, Cadence, CadenceReport, parse
 
 PERIOD_NS = 33_333_333
 
@@ -107,6 +108,8 @@ def test_diagnostics_carry_it_whole():
     assert read.values() == report.values()
     assert read.as_dict() == report.as_dict()
     assert set(read.stages) == set(STAGES)
+    again = CadenceReport.from_dict(json.loads(json.dumps(report.as_dict())))
+    assert again.table() == read.table()
 
 
 def test_what_carries_none_or_a_broken_one():

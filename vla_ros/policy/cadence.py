@@ -8,6 +8,7 @@ a histogram whose bins are 1 % wide.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 STAGES = ("decode", "preprocess", "inference", "postprocess", "schedule", "publish")
 """What happens between an image and a command, in order.
@@ -103,6 +104,23 @@ class CadenceReport:
             "period_ms": period,
             "stages_ms": rows,
         }
+
+    @staticmethod
+    def from_dict(told: Mapping[str, Any]) -> "CadenceReport":
+        """Return the report of which `as_dict` says `told`, as a run's summary.json holds it."""
+
+        def durations(row: Mapping[str, Any]) -> Durations:
+            return Durations(count=row["n"], **{key: row[key] for key in _FIGURES})
+
+        period = told["period_ms"]
+        return CadenceReport(
+            requested_hz=told["requested_hz"],
+            achieved_hz=told["achieved_hz"],
+            cycles=told["cycles"],
+            over_budget=told["cycles_over_budget"],
+            period=None if period is None else durations(period),
+            stages={name: durations(row) for name, row in told["stages_ms"].items()},
+        )
 
     def table(self) -> str:
         """Return a table to read, without a newline at its end."""
