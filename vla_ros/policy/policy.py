@@ -1,5 +1,6 @@
 """The model of a bundle: from an observation to a chunk of actions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,26 +109,34 @@ class Policy:
         """
         return self._inputs.unknown_words(instruction)
 
-    def infer(self, observation: Observation, prefix: Prefix | None = None) -> Chunk:
+    def infer(
+        self,
+        observation: Observation,
+        prefix: Prefix | None = None,
+        *,
+        lap: Callable[[str], None] | None = None,
+    ) -> Chunk:
         """Return the actions for an observation: of the same one, and prefix, always the same.
 
         Args:
             observation: What the model is shown.
             prefix: What is left of the running chunk, to go on with where `takes_prefix`.
+            lap: Called as each of the stages `preprocess`, `inference` and `postprocess` ends, with
+                its name, for whoever times them.
 
         Raises:
             PolicyError: If the observation lacks what the model needs, the model cannot be run, or
                 its output stands for no motion of this robot.
 
         """
-        action = self._action
+        action, lap = self._action, lap or _untimed
         try:
+            inputs = self._inputs(observation)
+            lap("preprocess")
             outputs = self._decoder.decode(
-                self._graphs,
-                self._inputs(observation),
-                stamp_ns=observation.stamp_ns,
-                prefix=prefix,
+                self._graphs, inputs, stamp_ns=observation.stamp_ns, prefix=prefix
             )
+            lap("inference")
         except (InputError, DecodingError) as err:
             raise PolicyError(str(err)) from err
         except BackendError as err:
@@ -148,6 +157,7 @@ class Policy:
         if not finite.all():
             msg = f"the model's output is no finite motion: action {int(np.argmin(finite))}"
             raise PolicyError(msg)
+        lap("postprocess")
         return Chunk(
             stamp_ns=observation.stamp_ns,
             period_ns=self._period_ns,
@@ -164,6 +174,10 @@ class Policy:
         """Close what runs the graphs."""
         for backend in self._graphs.values():
             backend.close()
+
+
+def _untimed(_stage: str) -> None:
+    pass
 
 
 def _try(backend: Backend, graph: Graph, bundle: Bundle) -> None:
