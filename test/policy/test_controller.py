@@ -384,7 +384,7 @@ def test_a_bundle_for_other_joints_is_refused(bundle):
         PolicyController(bundle, other, None)
 
 
-@pytest.mark.parametrize("replan", [0, 17])
+@pytest.mark.parametrize("replan", [-1, 17])
 def test_replan_actions_must_fit_the_chunk(bundle, replan):
     with pytest.raises(BundleError, match=f"replan_actions is {replan}, but must be 1 to 16"):
         PolicyController(bundle, panda(), None, replan_actions=replan)
