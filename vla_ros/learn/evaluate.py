@@ -64,8 +64,8 @@ class Conditions:
             the frame arrives.
         inference_s: Of the model alone, in place of its half of `latency_s`.
         time_limit_s: An episode without success ends then.
-        replan_actions: Actions of a chunk after which the next is predicted, see `PolicyController`.
-        chunk_mode: How a chunk takes over, likewise.
+        replan_actions: See `PolicyController`.
+        chunk_mode: Likewise.
         filtered: Whether commands pass the safety filter.
 
     """
@@ -211,7 +211,8 @@ class _Runner:
             chunk_mode=conditions.chunk_mode,
         )
         self.holds = 0
-        self.seam_step, self.inner_step = np.zeros(2), np.zeros(2)
+        self.seam_step: Array = np.zeros(2)
+        self.inner_step: Array = np.zeros(2)
         self._sent: Array | None = None
         self._policy, self._rig, self._bundle = policy, rig, bundle
         self._transport_ns = round(conditions.latency_s / 2 * _SECOND_NS)

@@ -6,8 +6,9 @@ import numpy as np
 
 KEPT = 100
 """Inferences that are looked back on."""
-
-PERCENTILE = 99.0
+_RECENT = 20
+_AT_MOST, _USUAL = 99.0, 75.0
+"""Percentiles."""
 
 
 class Latency:
@@ -30,8 +31,18 @@ class Latency:
         self._taken_ns.append(taken_ns)
 
     @property
+    def usual_ns(self) -> int | None:
+        """What three of four of the last inferences stayed below; None before the first.
+
+        One that hung for once does not count in it.
+        """
+        if not self._taken_ns:
+            return None
+        return int(np.percentile(list(self._taken_ns)[-_RECENT:], _USUAL))
+
+    @property
     def expected_ns(self) -> int | None:
         """What an inference takes at most, but for one in a hundred; None before the first."""
         if not self._taken_ns:
             return None
-        return int(np.percentile(np.array(self._taken_ns), PERCENTILE))
+        return int(np.percentile(list(self._taken_ns), _AT_MOST))

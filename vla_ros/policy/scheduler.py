@@ -20,10 +20,13 @@ ENSEMBLE_DECAY = 0.01
 Bimanual Manipulation with Low-Cost Hardware, 2023, arXiv:2304.13705, algorithm 2)."""
 
 SEAM_RATIO = 1.5
-"""Largest step of the velocity at a seam, in those inside the two chunks that meet there."""
+"""Largest step of the velocity at a seam, in largest steps inside a chunk."""
 
 _PACE_STEP = 0.05
 """Largest change of the pace from one action to the next."""
+
+_WAITING = 2.0
+"""Periods that a chunk waits besides: for frames to predict it from, and for the next action."""
 
 _SLOWEST = 0.1
 """Least pace: slower than this, the arm may as well hold still."""
@@ -104,7 +107,7 @@ class ChunkScheduler:
 
     How the next chunk takes over is the mode's matter:
 
-    - `synchronous`: it is asked for when the arm has come to rest at the end of the one before.
+    - `synchronous`: it is asked for when the arm rests, after `replan_actions` of the one before.
     - `replace`: it is taken as it is.
     - `blend`: its first few actions are mixed linearly with what was left of the one before.
     - `ensemble`: each action is the weighted mean of all chunks that have one for it, as in ACT.
@@ -112,12 +115,13 @@ class ChunkScheduler:
       the chunk of a model that cannot is mixed with it by the same weights.
 
     In `blend`, `ensemble` and `rtc` the velocity steps at a seam at most `seam_ratio` times as far
-    as it does inside the chunks that meet there. Where that would not bring it to the new chunk's
+    as it does inside any chunk of this motion. Where that would not bring it to the new chunk's
     before this ends, it is spread evenly over the chunk.
 
-    A model that takes more than half of a chunk's time cannot keep up. Then the actions are
-    executed slower, several periods for one, so that the arm goes on until the next chunk comes,
-    rather than stop: the places that it comes by are the same.
+    A model that takes more than about half of a chunk's time cannot keep up: each chunk is half
+    past when it comes, and what is left of it ends before the next. Then actions are executed
+    slower, several periods for one, so that the arm goes on until the next chunk comes, rather than
+    stop: the places that it comes by are the same.
     """
 
     def __init__(
@@ -136,7 +140,7 @@ class ChunkScheduler:
             blend_actions: Actions at the start of a chunk that mode `blend` mixes.
             mode: One of `MODES`.
             seam_ratio: Bound on the step of the velocity at a seam in modes `blend`, `ensemble` and
-                `rtc`, in steps inside the chunks that meet there.
+                `rtc`, in largest steps inside the chunks.
 
         """
         self._replan_actions = replan_actions
@@ -154,6 +158,7 @@ class ChunkScheduler:
         self._gripper: Array | None = None
         self._taken = 0.0
         self._pace = 1.0
+        self._length = 0  # of the whole chunk
         self._period_ns = 1
         self._inner: list[float] = [0.0] * len(_PARTS)
         self._last: Array | None = None  # what was executed last, None where the arm stood still
@@ -178,14 +183,13 @@ class ChunkScheduler:
         if self.empty:
             return True
         if self._mode == "synchronous":
-            return 0 < self._replan_actions <= self._taken
+            return False
         if 0 < self._replan_actions <= self._taken + _WHOLE:
             return True
         expected = self.latency.expected_ns
         if expected is None:
             return self._replan_actions == 0
-        # A period until frames come, one until the next action begins.
-        needed = expected / self._period_ns + 2.0
+        needed = expected / self._period_ns + _WAITING
         if self._smooth:
             needed += self._blend_actions
         return self._left <= needed
@@ -248,15 +252,18 @@ class ChunkScheduler:
         new = values[first:].copy()
         if chunk.anchored and executed:
             new = self._caught_up(values, executed, first, chunk.period_ns)
-        inner = [_largest_step(values[:, p]) for p in _PARTS]
+        own = [_largest_step(_columns(chunk)[:, p]) for p in _PARTS]
+        self._inner = [max(pair) for pair in zip(own, self._inner, strict=True)]
         new = self._taken_over(new, len(executed), continues=chunk.continues)
         if self._smooth and self._last is not None:
-            new = self._limited(new, self._last, inner)
+            new = self._limited(new, self._last)
+        elif self._mode == "synchronous" and self._replan_actions:
+            new = new[: self._replan_actions]
         self._gripper = None
         if chunk.gripper is not None:
             self._gripper = chunk.gripper[whole : whole + len(new)]
-        self._values, self._taken, self._inner = new, 0.0, inner
-        self._period_ns = chunk.period_ns
+        self._values, self._taken = new, 0.0
+        self._period_ns, self._length = chunk.period_ns, len(chunk.twists)
         return True
 
     def remaining(self) -> Array:
@@ -275,7 +282,7 @@ class ChunkScheduler:
         gripper = None if self._gripper is None else float(self._gripper[index])
         self._taken += amount
         self._progress += amount
-        self._last = values / amount
+        self._last = values
         self._executed.append(_Executed(now_ns, amount, values, gripper))
         return Action(values[:6], gripper)
 
@@ -290,7 +297,8 @@ class ChunkScheduler:
         """Return what moves the arm in one period as far as the next `amount` of actions."""
         whole, part = _split(self._taken)
         if amount == 1.0 and not part:
-            return self._values[whole]
+            at: Array = self._values[whole]
+            return at
         moved = np.zeros(self._values.shape[1])
         while amount > _WHOLE and whole < len(self._values):
             share = min(1.0 - part, amount)
@@ -302,18 +310,25 @@ class ChunkScheduler:
     def _paced(self, now_ns: int) -> float:
         """Return how much of an action to execute now: 1, or less if the next chunk takes longer.
 
-        An inference that takes longer than expected leaves the pace as it is.
+        An inference that takes longer than usual leaves the pace as it is.
         """
-        expected = self.latency.expected_ns
-        if self._mode == "synchronous" or self._asked_ns is None or expected is None:
-            target = 1.0
-        else:
-            # Having come, it waits for at most a period to be started.
-            periods = (self._asked_ns + expected - now_ns) / self._period_ns + 1.0
+        usual = self.latency.usual_ns
+        if self._mode == "synchronous" or usual is None:
+            return 1.0
+        # A chunk comes a cycle after its observation, and has to last for the cycle of the next.
+        inference = usual / self._period_ns
+        cycle = inference + min(inference, _WAITING)
+        target = min(1.0, self._length / max(2.0 * cycle, 1.0))
+        if self._last is None:
+            return max(target, _SLOWEST)
+        if self._taken == 0.0:
+            return self._pace  # a step at the seam is limited for this one
+        if self._asked_ns is not None:
+            periods = (self._asked_ns + usual - now_ns) / self._period_ns + 1.0
             overdue = periods <= 1.0
-            target = self._pace if overdue else min(1.0, self._left / periods)
+            target = self._pace if overdue else min(target, self._left / periods)
         slowest, fastest = max(self._pace - _PACE_STEP, _SLOWEST), self._pace + _PACE_STEP
-        return min(max(target, slowest), fastest, 1.0)
+        return min(max(target, slowest), fastest)
 
     def _caught_up(
         self, values: Array, executed: list[_Executed], first: int, period: int
@@ -339,6 +354,8 @@ class ChunkScheduler:
             return self._ensemble(new)
         else:
             return new
+        if not count:
+            return new
         mixed = new.copy()
         mixed[:count] = (1.0 - kept[:, None]) * new[:count] + kept[:, None] * old[:count]
         return mixed
@@ -359,12 +376,13 @@ class ChunkScheduler:
             weights[: len(ahead)] += weight
         return np.asarray(total / weights)
 
-    def _limited(self, new: Array, last: Array, inner: list[float]) -> Array:
+    def _limited(self, new: Array, last: Array) -> Array:
         """Return `new` begun from the velocity of `last` without a step larger than allowed."""
         limited = new.copy()
-        for part, own, others in zip(_PARTS, inner, self._inner, strict=True):
+        last = last / self._pace
+        for part, inner in zip(_PARTS, self._inner, strict=True):
             gap = float(np.linalg.norm(new[0, part] - last[part]))
-            limit = max(self._seam_ratio * max(own, others), gap / len(new))
+            limit = max(self._seam_ratio * inner, gap / len(new))
             at = last[part]
             for row in limited[:, part]:
                 step = row - at
@@ -390,10 +408,10 @@ def _split(amount: float) -> tuple[int, float]:
 def _from(values: Array, amount: float) -> Array:
     """Return the whole actions that are left after `amount` of them, beginning there."""
     whole, part = _split(amount)
-    values = values[whole:]
-    if not part:
-        return values
-    return np.asarray((1.0 - part) * values[:-1] + part * values[1:])
+    left: Array = values[whole:]
+    if part:
+        left = (1.0 - part) * left[:-1] + part * left[1:]
+    return left
 
 
 def _largest_step(values: Array) -> float:
