@@ -33,3 +33,12 @@ def test_what_is_long_past_is_forgotten():
     for taken in [500] * KEPT + [50] * KEPT:
         latency.add(taken * MS)
     assert latency.expected_ns == 50 * MS
+
+
+def test_one_that_took_far_too_long_is_expected_again_but_not_usual():
+    """It makes the next chunks be asked for earlier, but does not slow the arm."""
+    latency = Latency()
+    for taken in [50] * 10 + [3000] + [50] * 10:
+        latency.add(taken * MS)
+    assert latency.usual_ns == 50 * MS
+    assert latency.expected_ns > 1000 * MS

@@ -6,9 +6,9 @@ import numpy as np
 
 KEPT = 100
 """Inferences that are looked back on."""
-_RECENT = 20
-_AT_MOST, _USUAL = 99.0, 75.0
-"""Percentiles."""
+
+_AT_MOST = 99.0
+_RECENT, _USUAL = 20, 75.0
 
 
 class Latency:
@@ -16,10 +16,19 @@ class Latency:
 
     The first inference of a process is often the slowest by far: caches are cold, kernels are
     chosen, clocks are low. It is what is known until there is another one, and then forgotten.
+
+    Attributes:
+        expected_ns: What an inference takes at most, but for one in a hundred of the last `KEPT`;
+            None before the first.
+        usual_ns: What three of four of the last 20 stayed below, in which one that took far too
+            long does not count; likewise.
+
     """
 
     def __init__(self) -> None:
         """Know nothing yet."""
+        self.expected_ns: int | None = None
+        self.usual_ns: int | None = None
         self._taken_ns: deque[int] = deque(maxlen=KEPT)
         self._warm = False
 
@@ -29,20 +38,6 @@ class Latency:
             self._warm = True
             self._taken_ns.clear()
         self._taken_ns.append(taken_ns)
-
-    @property
-    def usual_ns(self) -> int | None:
-        """What three of four of the last inferences stayed below; None before the first.
-
-        One that hung for once does not count in it.
-        """
-        if not self._taken_ns:
-            return None
-        return int(np.percentile(list(self._taken_ns)[-_RECENT:], _USUAL))
-
-    @property
-    def expected_ns(self) -> int | None:
-        """What an inference takes at most, but for one in a hundred; None before the first."""
-        if not self._taken_ns:
-            return None
-        return int(np.percentile(list(self._taken_ns), _AT_MOST))
+        taken = np.array(self._taken_ns)
+        self.expected_ns = int(np.percentile(taken, _AT_MOST))
+        self.usual_ns = int(np.percentile(taken[-_RECENT:], _USUAL))
