@@ -43,7 +43,7 @@ def test_periods_follow_results_in_small_steps(phase_ms):
     jitter = random.normal(0.0, 0.4 * MS, 2000)
     begun, waits = run(lambda n: n * PERIOD + round(phase_ms * MS + jitter[n]))
     periods = np.diff(begun) / MS
-    assert np.abs(periods - PERIOD / MS).max() <= PERIOD / MS / 128 + 1e-6
+    assert np.abs(periods - PERIOD / MS).max() <= PERIOD / MS / 32 + 1e-6
     assert periods.std() < 0.2
     settled = waits[len(waits) // 2 :] / MS
     assert np.median(settled) < 3.0

@@ -5,7 +5,7 @@ from collections import deque
 _MARGIN = 1 / 32
 """Share of a period by which a result should come before the period that executes it."""
 
-_STEP = 1 / 128
+_STEP = 1 / 32
 """Share of a period by which one period may be longer or shorter than the next."""
 
 _WINDOW = 32
