@@ -44,7 +44,7 @@ def test_periods_follow_results_in_small_steps(phase_ms):
     begun, waits = run(lambda n: n * PERIOD + round(phase_ms * MS + jitter[n]))
     periods = np.diff(begun) / MS
     assert np.abs(periods - PERIOD / MS).max() <= PERIOD / MS / 32 + 1e-6
-    assert periods.std() < 0.2
+    assert periods.std() < 0.3
     settled = waits[len(waits) // 2 :] / MS
     assert np.median(settled) < 3.0
     assert np.mean(settled > 20.0) <= 0.1  # which came just too late for their period
@@ -55,7 +55,7 @@ def test_a_result_that_is_late_once_moves_it_little():
     offsets = np.full(2000, 5.0)
     offsets[301] = 12.0
     begun, waits = run(lambda n: n * PERIOD + round(offsets[n] * MS))
-    assert np.median(waits[-20:]) / MS == pytest.approx(1.04, abs=0.1)
+    assert np.median(waits[-20:]) / MS == pytest.approx(PERIOD / MS / 24, abs=0.1)
     later = begun[320:] % PERIOD
     assert (later < 6.3 * MS).all()
 

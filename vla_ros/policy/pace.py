@@ -2,24 +2,24 @@
 
 from collections import deque
 
-_MARGIN = 1 / 32
+_MARGIN = 1 / 24
 """Share of a period by which a result should come before the period that executes it."""
 
 _STEP = 1 / 32
-"""Share of a period by which one period may be longer or shorter than the next."""
+"""Share of a period by which it may be longer or shorter than asked for."""
 
-_WINDOW = 32
-"""Results from whose times the phase is chosen: some seconds of chunks."""
+_WINDOW = 16
+"""Results from whose times the phase is chosen: about two seconds of chunks."""
 
 
 class Pace:
     """Gives the times at which periods begin.
 
     A result that comes just after a period has begun waits for all of it, and where cameras and
-    commands have the same rate, so does every result after it. Hence the phase follows the results,
-    a small step each period: the periods stay even. It is chosen so that all but the latest one or
-    two of the last results come a little before a period. Where results come at any time (cameras
-    of another rate), no phase is better than another, and it stays.
+    commands have the same rate, so does every result after it. Hence the phase moves, by a small
+    step each period, to where the last results would have waited least on average: the periods
+    stay even. Where results come at any time (cameras of another rate), no phase is better than
+    another, and it stays.
 
     All times are in ns of one clock.
     """
@@ -30,7 +30,8 @@ class Pace:
         self._step_ns = round(_STEP * period_ns)
         self._margin_ns = round(_MARGIN * period_ns)
         self._due_ns: int | None = None
-        self._offsets: deque[int] = deque(maxlen=_WINDOW)  # of results, to the nearest period
+        self._offsets: deque[int] = deque(maxlen=_WINDOW)  # of results, to a period's beginning
+        self._error_ns = 0  # by which periods should begin later
 
     @property
     def margin_ns(self) -> int:
@@ -47,6 +48,7 @@ class Pace:
 
         """
         self._offsets.clear()
+        self._error_ns = 0
         self._due_ns = now_ns + self._period_ns + (self._margin_ns if after_result else 0)
         return self._due_ns
 
@@ -55,7 +57,8 @@ class Pace:
         due_ns = self._due_ns
         if due_ns is None or not -self._period_ns <= due_ns - now_ns <= self._period_ns:
             return self.begin(now_ns)  # so late that the phase is lost, or another clock
-        shift_ns = max(-self._step_ns, min(self._error_ns(), self._step_ns))
+        shift_ns = max(-self._step_ns, min(self._error_ns, self._step_ns))
+        self._error_ns -= shift_ns
         self._offsets = deque((o - shift_ns for o in self._offsets), _WINDOW)
         due_ns += self._period_ns + shift_ns
         if due_ns <= now_ns:
@@ -67,18 +70,19 @@ class Pace:
         """Take the time of a result."""
         if self._due_ns is None:
             return
-        offset_ns = (now_ns - self._due_ns) % self._period_ns
-        # Less than a quarter after a period counts as too late for it, all else as in time.
-        late = offset_ns < self._period_ns // 4
-        self._offsets.append(offset_ns if late else offset_ns - self._period_ns)
+        self._offsets.append(now_ns - self._due_ns)
+        self._error_ns = self._choose()
 
-    def _error_ns(self) -> int:
-        """Return by how much periods should begin later."""
-        if len(self._offsets) < 2:  # noqa: PLR2004 - one says nothing of how they scatter
-            return 0
-        offsets = sorted(self._offsets)
-        tenth = len(offsets) // 10
-        if offsets[-1 - tenth] - offsets[tenth] > self._period_ns // 2:
-            return 0
-        latest = offsets[-2] if len(offsets) > _WINDOW // 2 else offsets[-1]
-        return latest + self._margin_ns
+    def _choose(self) -> int:
+        """Return by how much periods should begin later, or earlier where it is negative."""
+        period_ns = self._period_ns
+        # Half a period is what a result waits if any phase is as good as another.
+        error_ns, least_ns = 0, period_ns / 4
+        for offset in self._offsets:
+            phase = offset + self._margin_ns
+            wait_ns = sum((phase - o) % period_ns for o in self._offsets) / len(self._offsets)
+            if wait_ns < least_ns:
+                error_ns, least_ns = phase % period_ns, wait_ns
+        # On the way later, results go on waiting for a whole period; on the way earlier, less and
+        # less: the longer way round may be the better one.
+        return error_ns if error_ns < period_ns // 4 else error_ns - period_ns
