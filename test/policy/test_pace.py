@@ -57,7 +57,7 @@ def test_a_result_that_is_late_once_moves_it_little():
     begun, waits = run(lambda n: n * PERIOD + round(offsets[n] * MS))
     assert np.median(waits[-20:]) / MS == pytest.approx(PERIOD / MS / 24, abs=0.1)
     later = begun[320:] % PERIOD
-    assert (later < 6.3 * MS).all()
+    assert (later < 6.5 * MS).all()
 
 
 def test_a_camera_whose_clock_drifts_is_followed():

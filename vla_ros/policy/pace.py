@@ -76,13 +76,17 @@ class Pace:
     def _choose(self) -> int:
         """Return by how much periods should begin later, or earlier where it is negative."""
         period_ns = self._period_ns
+
+        def wait_ns(phase: int) -> float:
+            return sum((phase - o) % period_ns for o in self._offsets) / len(self._offsets)
+
         # Half a period is what a result waits if any phase is as good as another.
-        error_ns, least_ns = 0, period_ns / 4
+        best, least_ns = 0, period_ns / 4
         for offset in self._offsets:
             phase = offset + self._margin_ns
-            wait_ns = sum((phase - o) % period_ns for o in self._offsets) / len(self._offsets)
-            if wait_ns < least_ns:
-                error_ns, least_ns = phase % period_ns, wait_ns
-        # On the way later, results go on waiting for a whole period; on the way earlier, less and
-        # less: the longer way round may be the better one.
-        return error_ns if error_ns < period_ns // 4 else error_ns - period_ns
+            if (waits := wait_ns(phase)) < least_ns:
+                best, least_ns = phase, waits
+        if wait_ns(0) - least_ns < self._margin_ns / 2:
+            return 0  # not worth an uneven period
+        half = period_ns // 2
+        return (best + half) % period_ns - half
