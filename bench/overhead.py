@@ -100,8 +100,10 @@ def policy_node(log: Path, words: Sequence[str]) -> int:
     return code
 
 
-def measure(bundle: Path, instruction: str, seconds: float) -> dict[str, object]:
-    """Run the nodes; return the figures, in ms."""
+def measure(
+    bundle: Path, instruction: str, seconds: float, words: Sequence[str] = ()
+) -> dict[str, object]:
+    """Run the nodes, policy_node with more `words`; return the figures, in ms."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     environment = {**os.environ, "ROS_DOMAIN_ID": DOMAIN, "ROS_LOCALHOST_ONLY": "1"}
@@ -113,7 +115,9 @@ def measure(bundle: Path, instruction: str, seconds: float) -> dict[str, object]
         camera = [sys.executable, "-m", "vla_ros.nodes.camera_node", "--ros-args"]
         processes = [
             subprocess.Popen([*camera, *model], env=environment),
-            subprocess.Popen([*recorded, "--params-file", str(robot), *model], env=environment),
+            subprocess.Popen(
+                [*recorded, "--params-file", str(robot), *model, *words], env=environment
+            ),
         ]
         try:
             world = _run_world(Bundle.load(bundle), RobotConfig.load(robot), instruction, seconds)
