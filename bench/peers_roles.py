@@ -70,13 +70,18 @@ def open_model(folder: Path) -> Any:
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
+def install_shim() -> None:
+    """Give lerobot what it imports of torchvision, which has no build beside the CPU's torch."""
+    from vla_ros.export.lerobot import torchvision_shim
+
+    torchvision_shim.install()
+
+
 def make(folder: Path) -> None:
     """Save an ACT with random weights as a checkpoint of lerobot, and its graph as ONNX."""
     import torch
 
-    from vla_ros.export.lerobot import torchvision_shim
-
-    torchvision_shim.install()
+    install_shim()
     from lerobot.configs.types import FeatureType, PolicyFeature
     from lerobot.policies.act.configuration_act import ACTConfig
     from lerobot.policies.act.modeling_act import ACTPolicy
@@ -126,9 +131,7 @@ def make(folder: Path) -> None:
 
 def lerobot_server(folder: Path) -> None:
     """Run lerobot's policy server."""
-    from vla_ros.export.lerobot import torchvision_shim
-
-    torchvision_shim.install()
+    install_shim()
     import torch
     from lerobot.async_inference import policy_server as module
     from lerobot.async_inference.configs import PolicyServerConfig
@@ -157,9 +160,7 @@ def lerobot_server(folder: Path) -> None:
 
 def lerobot_client(folder: Path, seconds: float) -> None:
     """Run lerobot's client with its control loop."""
-    from vla_ros.export.lerobot import torchvision_shim
-
-    torchvision_shim.install()
+    install_shim()
     import threading
     from dataclasses import dataclass
 
