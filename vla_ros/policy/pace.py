@@ -2,14 +2,14 @@
 
 from collections import deque
 
-_MARGIN = 1 / 24
+_MARGIN = 1 / 40
 """Share of a period by which a result should come before the period that executes it."""
 
 _STEP = 1 / 32
 """Share of a period by which it may be longer or shorter than asked for."""
 
-_WINDOW = 16
-"""Results from whose times the phase is chosen: about two seconds of chunks."""
+_WINDOW = 32
+"""Results from whose times the phase is chosen: a few seconds of chunks."""
 
 
 class Pace:
