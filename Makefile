@@ -1,4 +1,4 @@
-# make demo | test | test-fast | test-learn | bench | lint | eval | clean
+# make demo | test | test-fast | test-learn | bench | bench-peers | lint | eval | clean
 #
 # Everything runs in .venv, which these targets make and keep up to date themselves.
 
@@ -9,9 +9,10 @@ EPISODES ?= 100
 
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 SOURCES := setup.py setup.cfg standalone/pyproject.toml
 
-.PHONY: demo test test-fast test-learn bench lint eval clean
+.PHONY: demo test test-fast test-learn bench bench-peers lint eval clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vla_ros demo --instruction "$(INSTRUCTION)" --seed $(SEED)
@@ -28,6 +29,10 @@ test-learn: $(VENV)/.learn
 
 bench: $(VENV)/.test
 	@$(BIN)/python bench/run.py
+
+# Beside LeRobot's async inference and openpi, in an environment of their own.
+bench-peers: $(VENV)/.test $(PEERS)/.made
+	@$(BIN)/python bench/peers.py --python $(PEERS)/bin/python
 
 eval: $(VENV)/.demo
 	@$(BIN)/vla_ros eval --episodes $(EPISODES) --seed 1000 --json runs/eval.json
@@ -63,4 +68,12 @@ $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 $(VENV)/.learn: requirements/learn.txt $(VENV)/.test
 	@echo "Installing the pinned packages of requirements/learn.txt into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/learn.txt
+	@touch $@
+
+$(PEERS)/.made: requirements/peers.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS) || { echo "make: no venv module: apt-get install python3-venv" >&2; rm -rf $(PEERS); exit 1; }
+	@echo "Installing the pinned packages of requirements/peers.txt into $(PEERS) ..."
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "pip==25.3"
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/peers.txt
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lerobot==0.4.4 openpi-client==0.1.2
 	@touch $@

@@ -17,6 +17,7 @@ from std_srvs.srv import Trigger
 
 from bundles import WORDS, make_bundle
 from vla_ros.paths import share
+from vla_ros.policy.cadence import STAGES, parse
 
 DOMAIN = claim_domain()
 ROBOT = share() / "config" / "robots" / "panda.yaml"
@@ -199,6 +200,11 @@ def test_it_moves_as_the_model_says_at_its_rate(acting):
     told = acting.diagnosis("policy_node")
     assert told.startswith("acting")
     assert "inference ms p50" in told
+    report = parse(dict(line.split(": ", 1) for line in told.splitlines()[1:]))
+    assert report.requested_hz == 30.0
+    assert report.cycles >= 30
+    assert list(report.stages) == [stage for stage in STAGES if stage != "decode"]
+    assert report.stages["publish"].count >= 30
 
 
 def test_chunks_can_be_joined_with_images_and_commands(acting):

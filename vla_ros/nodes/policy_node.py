@@ -49,6 +49,7 @@ from vla_ros.policy.controller import (
     Plan,
     PolicyController,
 )
+from vla_ros.policy.pace import Pace
 from vla_ros.policy.policy import Chunk, Policy, PolicyError
 from vla_ros.policy.prefix import Prefix
 from vla_ros.policy.scheduler import MODES
@@ -244,7 +245,9 @@ class PolicyNode(Node):
         self.create_service(Trigger, "~/start", self._on_start)
         self.create_service(Trigger, "~/stop", self._on_stop)
         self._period_ns = bundle.period_ns
-        self._timer = self.create_timer(self._period_ns / 1e9, self._tick)
+        # In lockstep time stands still meanwhile, and a replay of the bag ticks as the timer does.
+        self._pace = Pace(self._period_ns) if latency_s < 0.0 else None
+        self._timer = self.create_timer(self._period_ns / 1e9, self._on_timer)
         self.get_logger().info(
             f"bundle {bundle.manifest.name!r} ({bundle.path}): cameras "
             f"{', '.join(bundle.camera_names)}, chunks of {bundle.manifest.action.chunk} at "
@@ -373,16 +376,32 @@ class PolicyNode(Node):
             if isinstance(result.outcome, str):
                 self._controller.fail(result.observation, result.outcome)
             elif self._controller.accept(result.outcome, now_ns(self)):
-                self._tick_now()
+                self._tick_now(after_result=True)
+            elif self._pace is not None:
+                self._pace.arrived(now_ns(self))
             elif now_ns(self) - self._last_tick_ns < self._period_ns // 4:
                 # Just too late for the last tick, it would wait for a whole period, and so would
                 # every result of cameras at the same rate. Ticks move to just after results.
                 self._timer.reset()
 
-    def _tick_now(self) -> None:
+    def _tick_now(self, *, after_result: bool = False) -> None:
         """Tick without waiting for the timer, which goes on a period later."""
-        self._timer.reset()
+        if self._pace is None:
+            self._timer.reset()
+        else:
+            self._wait_until(self._pace.begin(now_ns(self), after_result=after_result))
         self._tick()
+
+    def _on_timer(self) -> None:
+        time_ns = now_ns(self)
+        self._tick()
+        if self._pace is not None:
+            self._wait_until(self._pace.next(time_ns))
+
+    def _wait_until(self, due_ns: int) -> None:
+        """Have the timer call next at a time of the node's clock."""
+        self._timer.timer_period_ns = max(due_ns - now_ns(self), 1)
+        self._timer.reset()
 
     def _tick(self) -> None:
         time_ns = now_ns(self)
