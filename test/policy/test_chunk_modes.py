@@ -183,7 +183,7 @@ def test_the_soft_mask_falls_from_1_to_0(count, frozen):
 
 def test_rtc_asks_to_go_on_with_what_was_executed_since_the_observation_and_what_is_left():
     s = ChunkScheduler(4, mode="rtc")
-    s.latency.add(100 * MS)
+    s.latency.add(110 * MS)
     s.start(chunk(0, np.arange(16.0)))
     for tick in range(1, 6):
         s.take(tick * PERIOD)
@@ -191,8 +191,22 @@ def test_rtc_asks_to_go_on_with_what_was_executed_since_the_observation_and_what
     # Executed after the observation: actions 3 and 4. Left: 5 to 15.
     np.testing.assert_allclose(left.motion.twists[:, 0], np.arange(3.0, 16.0))
     np.testing.assert_allclose(left.motion.gripper, np.arange(3.0, 16.0) / 100)
-    assert left.frozen == 2 + 4  # 100 ms are 3.0 periods and a bit
+    assert left.frozen == 2 + 4  # 110 ms are 3.3 periods
     np.testing.assert_array_equal(left.weights, soft_mask(13, 6))
+
+
+def test_what_rtc_asks_to_go_on_with_is_in_actions_also_where_they_are_slowed():
+    """Seven periods of less than an action each are not seven actions."""
+    s = ChunkScheduler(4, mode="rtc")
+    s.latency.add(600 * MS)
+    s.start(chunk(0, np.full(16, 0.1)))
+    for tick in range(1, 8):
+        s.take(tick * PERIOD)
+    left = s.ask(0, 7 * PERIOD)
+    assert 14 <= len(left.motion.twists) <= 16
+    np.testing.assert_allclose(left.motion.twists[:, 0], 0.1)
+    assert len(left.motion.gripper) == len(left.motion.twists)
+    assert left.frozen == math.ceil(7 * s._pace + 600 * MS / PERIOD * s._pace)
 
 
 def test_rtc_asks_for_nothing_when_nothing_is_left():
