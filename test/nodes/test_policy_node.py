@@ -198,6 +198,7 @@ def test_it_moves_as_the_model_says_at_its_rate(acting):
     assert acting.messages("gripper_command")[-1].data == pytest.approx(0.08)
     told = acting.diagnosis("policy_node")
     assert told.startswith("acting")
+    assert "\npace: " in told
     assert "inference ms p50" in told
 
 

@@ -152,7 +152,7 @@ def test_a_chunk_that_comes_while_actions_are_slowed_goes_on_within_an_action():
     s.latency.add(600 * MS)
     s.start(chunk(0, np.arange(16.0)))
     first = [s.take(tick * PERIOD).twist[0] for tick in range(1, 8)]
-    pace = s._pace
+    pace = s.pace
     executed = 7 * pace
     s.start(chunk(0, np.arange(16.0)))
     # The integral of v from where it was to the end of the chunk, less the part cut off there.
@@ -206,7 +206,7 @@ def test_what_rtc_asks_to_go_on_with_is_in_actions_also_where_they_are_slowed():
     assert 14 <= len(left.motion.twists) <= 16
     np.testing.assert_allclose(left.motion.twists[:, 0], 0.1)
     assert len(left.motion.gripper) == len(left.motion.twists)
-    assert left.frozen == math.ceil(7 * s._pace + 600 * MS / PERIOD * s._pace)
+    assert left.frozen == math.ceil(7 * s.pace + 600 * MS / PERIOD * s.pace)
 
 
 def test_rtc_asks_for_nothing_when_nothing_is_left():

@@ -446,6 +446,7 @@ class PolicyNode(Node):
             "state": "acting" if hold is None else "holding",
             "hold": hold or "",
             "instruction": self._controller.instruction,
+            "pace": f"{self._controller.pace:.2f}",
         }
         for name, age in self._controller.aligner.ages_ms(time_ns).items():
             values[f"{name} age ms"] = f"{age:.1f}"

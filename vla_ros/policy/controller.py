@@ -176,6 +176,11 @@ class PolicyController:
         return self._instruction
 
     @property
+    def pace(self) -> float:
+        """How fast actions are executed: 1, or less where the model takes too long for that."""
+        return self._scheduler.pace
+
+    @property
     def prefix(self) -> Prefix | None:
         """What the model is to go on with from the observation that was due last, if anything."""
         return self._prefix

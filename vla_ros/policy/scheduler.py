@@ -174,6 +174,11 @@ class ChunkScheduler:
         return self._left < _WHOLE
 
     @property
+    def pace(self) -> float:
+        """How much of an action is executed in a period: 1, or less where the model is too slow."""
+        return self._pace
+
+    @property
     def _left(self) -> float:
         return len(self._values) - self._taken
 
