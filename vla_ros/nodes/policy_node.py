@@ -404,11 +404,12 @@ class PolicyNode(Node):
         path = Path()
         path.header.stamp = stamp_from_ns(plan.stamp_ns)
         path.header.frame_id = self._robot.base_frame
+        period_ns = plan.period_ns / self._controller.pace
         for index, (position, rotation) in enumerate(
             zip(plan.positions, plan.rotations, strict=True)
         ):
             pose = PoseStamped()
-            pose.header.stamp = stamp_from_ns(time_ns + index * plan.period_ns)
+            pose.header.stamp = stamp_from_ns(time_ns + round(index * period_ns))
             pose.header.frame_id = self._robot.base_frame
             x, y, z = (float(v) for v in position)
             pose.pose.position = Point(x=x, y=y, z=z)

@@ -232,7 +232,7 @@ class ChunkScheduler:
     def answer(self, now_ns: int) -> None:
         """Take note that the chunk asked for has come."""
         if self._asked_ns is not None:
-            self.latency.add(now_ns - self._asked_ns)
+            self.latency.add(max(0, now_ns - self._asked_ns))  # time may be set back
         self._asked_ns = None
 
     def start(self, chunk: Chunk) -> bool:
