@@ -43,7 +43,7 @@ def test_an_inference_that_takes_too_long_ends_the_motion_and_is_dropped_when_it
     loop.sense(333)
     step = loop.tick(333)
     assert_holds(step, "model hangs")
-    assert step.hold.detail == "an inference has taken more than 0.2 s"
+    assert step.hold.detail == "an inference takes longer than inference_timeout, 0.2 s"
     assert loop.due(334) is None
     # Back at last, it is dropped, and the hold goes on until there is a new one.
     assert not loop.accept(asked, 400)

@@ -1,6 +1,5 @@
 """However slow the model is, the arm goes on, without a jump where chunks meet, in every mode."""
 
-import itertools
 import math
 from dataclasses import replace
 
@@ -152,7 +151,7 @@ def test_a_chunk_that_comes_while_actions_are_slowed_goes_on_within_an_action():
     s.latency.add(600 * MS)
     s.start(chunk(0, np.arange(16.0)))
     first = [s.take(tick * PERIOD).twist[0] for tick in range(1, 8)]
-    pace = s._pace
+    pace = s.pace
     executed = 7 * pace
     s.start(chunk(0, np.arange(16.0)))
     # The integral of v from where it was to the end of the chunk, less the part cut off there.
@@ -183,7 +182,7 @@ def test_the_soft_mask_falls_from_1_to_0(count, frozen):
 
 def test_rtc_asks_to_go_on_with_what_was_executed_since_the_observation_and_what_is_left():
     s = ChunkScheduler(4, mode="rtc")
-    s.latency.add(100 * MS)
+    s.latency.add(110 * MS)
     s.start(chunk(0, np.arange(16.0)))
     for tick in range(1, 6):
         s.take(tick * PERIOD)
@@ -191,8 +190,22 @@ def test_rtc_asks_to_go_on_with_what_was_executed_since_the_observation_and_what
     # Executed after the observation: actions 3 and 4. Left: 5 to 15.
     np.testing.assert_allclose(left.motion.twists[:, 0], np.arange(3.0, 16.0))
     np.testing.assert_allclose(left.motion.gripper, np.arange(3.0, 16.0) / 100)
-    assert left.frozen == 2 + 4  # 100 ms are 3.0 periods and a bit
+    assert left.frozen == 2 + 4  # 110 ms are 3.3 periods
     np.testing.assert_array_equal(left.weights, soft_mask(13, 6))
+
+
+def test_what_rtc_asks_to_go_on_with_is_in_actions_also_where_they_are_slowed():
+    """Seven periods of less than an action each are not seven actions."""
+    s = ChunkScheduler(4, mode="rtc")
+    s.latency.add(600 * MS)
+    s.start(chunk(0, np.full(16, 0.1)))
+    for tick in range(1, 8):
+        s.take(tick * PERIOD)
+    left = s.ask(0, 7 * PERIOD)
+    assert 14 <= len(left.motion.twists) <= 16
+    np.testing.assert_allclose(left.motion.twists[:, 0], 0.1)
+    assert len(left.motion.gripper) == len(left.motion.twists)
+    assert left.frozen == math.ceil(7 * s.pace + 600 * MS / PERIOD * s.pace)
 
 
 def test_rtc_asks_for_nothing_when_nothing_is_left():
@@ -311,16 +324,11 @@ def test_chunks_that_agree_are_executed_as_one_in_every_mode(mode, replan, laten
             due = None
         if (action := s.take(now)) is None:
             break
-        done = s._progress - executed
-        # The integral of v(p) = floor(p) over what was executed now.
-        edges = [executed, *range(math.floor(executed + 1e-9) + 1, math.ceil(s._progress - 1e-9))]
-        edges.append(s._progress)
-        if done == 1.0 and executed == int(executed):
+        amount = s._progress - executed
+        if amount == 1.0 and executed == int(executed):
             assert action.twist[0] == pytest.approx(executed)
-        else:
-            parts = itertools.pairwise(edges)
-            exact = sum((b - a) * math.floor(a + 1e-9) for a, b in parts)
-            assert action.twist[0] == pytest.approx(exact, abs=1.0)
+        else:  # slowed: of what is between two actions, at most one apart
+            assert action.twist[0] / amount == pytest.approx(executed, abs=1.0)
         executed = s._progress
         if due is None and waiting and s.wants_chunk:
             s.ask(now + 1, now + 1)

@@ -437,11 +437,12 @@ class PolicyNode(Node):
         path = Path()
         path.header.stamp = stamp_from_ns(plan.stamp_ns)
         path.header.frame_id = self._robot.base_frame
+        period_ns = plan.period_ns / self._controller.pace
         for index, (position, rotation) in enumerate(
             zip(plan.positions, plan.rotations, strict=True)
         ):
             pose = PoseStamped()
-            pose.header.stamp = stamp_from_ns(time_ns + index * plan.period_ns)
+            pose.header.stamp = stamp_from_ns(time_ns + round(index * period_ns))
             pose.header.frame_id = self._robot.base_frame
             x, y, z = (float(v) for v in position)
             pose.pose.position = Point(x=x, y=y, z=z)
@@ -479,6 +480,7 @@ class PolicyNode(Node):
             "state": "acting" if hold is None else "holding",
             "hold": hold or "",
             "instruction": self._controller.instruction,
+            "pace": f"{self._controller.pace:.2f}",
         }
         for name, age in self._controller.aligner.ages_ms(time_ns).items():
             values[f"{name} age ms"] = f"{age:.1f}"

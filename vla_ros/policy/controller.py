@@ -176,6 +176,11 @@ class PolicyController:
         return self._instruction
 
     @property
+    def pace(self) -> float:
+        """How fast actions are executed: 1, or less where the model takes too long for that."""
+        return self._scheduler.pace
+
+    @property
     def prefix(self) -> Prefix | None:
         """What the model is to go on with from the observation that was due last, if anything."""
         return self._prefix
@@ -317,7 +322,7 @@ class PolicyController:
     def _give_up(self) -> None:
         """Stop waiting for an inference; until it is back there cannot be another one."""
         self._given_up = True
-        reason = f"an inference has taken more than {self._timeout_ns / 1e9:g} s"
+        reason = f"an inference takes longer than inference_timeout, {self._timeout_ns / 1e9:g} s"
         self._failure = Hold(HANGING, reason)
         self._scheduler.clear()
 

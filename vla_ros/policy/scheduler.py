@@ -174,6 +174,11 @@ class ChunkScheduler:
         return self._left < _WHOLE
 
     @property
+    def pace(self) -> float:
+        """How much of an action is executed in a period: 1, or less where the model is too slow."""
+        return self._pace
+
+    @property
     def _left(self) -> float:
         return len(self._values) - self._taken
 
@@ -216,17 +221,10 @@ class ChunkScheduler:
         self._frozen = 0
         if self._mode != "rtc" or self.empty:
             return None
-        past = [e for e in self._executed if e.time_ns > stamp_ns]
-        values, gripper = self._ahead()
-        if past:
-            values = np.vstack([[e.values for e in past], values])
-        openings = None
-        if gripper is not None:
-            before = [gripper[0] if e.gripper is None else e.gripper for e in past]
-            openings = np.concatenate([before, gripper])
+        values, openings, past = self._since(stamp_ns)
         expected = self.latency.expected_ns or 0
-        meanwhile = math.ceil(expected / self._period_ns * self._pace)
-        self._frozen = min(len(past) + meanwhile, len(values))
+        meanwhile = expected / self._period_ns * self._pace
+        self._frozen = min(math.ceil(past + meanwhile - _WHOLE), len(values))
         joints = values[:, _TWIST:] if values.shape[1] > _TWIST else None
         motion = Motion(values[:, :6], openings, joints)
         return Remainder(motion, self._frozen, soft_mask(len(values), self._frozen))
@@ -234,7 +232,7 @@ class ChunkScheduler:
     def answer(self, now_ns: int) -> None:
         """Take note that the chunk asked for has come."""
         if self._asked_ns is not None:
-            self.latency.add(now_ns - self._asked_ns)
+            self.latency.add(max(0, now_ns - self._asked_ns))  # time may be set back
         self._asked_ns = None
 
     def start(self, chunk: Chunk) -> bool:
@@ -254,7 +252,7 @@ class ChunkScheduler:
             new = self._caught_up(values, executed, first, chunk.period_ns)
         own = [_largest_step(_columns(chunk)[:, p]) for p in _PARTS]
         self._inner = [max(pair) for pair in zip(own, self._inner, strict=True)]
-        new = self._taken_over(new, len(executed), continues=chunk.continues)
+        new = self._taken_over(new, whole, continues=chunk.continues)
         if self._smooth and self._last is not None:
             new = self._limited(new, self._last)
         elif self._mode == "synchronous" and self._replan_actions:
@@ -292,6 +290,24 @@ class ChunkScheduler:
         values = _from(self._values, self._taken)
         gripper = self._gripper
         return values, None if gripper is None else gripper[whole : whole + len(values)]
+
+    def _since(self, stamp_ns: int) -> tuple[Array, Array | None, float]:
+        """Return the chunk's actions from an observation on, openings, and how many are past."""
+        past = [e for e in self._executed if e.time_ns > stamp_ns]
+        values, gripper = self._ahead()
+        if not past:
+            return values, gripper, 0.0
+        # Executed in parts of actions, they are put together to whole ones again.
+        amounts = [e.amount for e in past] + [1.0] * len(values)
+        moved = np.vstack([np.array([e.values for e in past]), values])
+        ends = np.concatenate([[0.0], np.cumsum(amounts)])
+        path = np.vstack([np.zeros((1, values.shape[1])), np.cumsum(moved, axis=0)])
+        whole, _ = _split(float(ends[-1]))
+        at = [np.interp(np.arange(whole + 1), ends, column) for column in path.T]
+        if gripper is not None:
+            each = np.concatenate([[e.gripper or 0.0 for e in past], gripper])
+            gripper = each[np.searchsorted(ends, np.arange(whole) + _WHOLE) - 1]
+        return np.diff(np.array(at).T, axis=0), gripper, float(ends[len(past)])
 
     def _over(self, amount: float) -> Array:
         """Return what moves the arm in one period as far as the next `amount` of actions."""
@@ -341,15 +357,15 @@ class ChunkScheduler:
             parts.append(caught_up_joints(values[:, 6:], own[:, 6:], first, over))
         return np.hstack(parts)
 
-    def _taken_over(self, new: Array, periods: int, *, continues: bool) -> Array:
-        """Return `new` as the mode lets it take over; `periods` were executed since it was seen."""
+    def _taken_over(self, new: Array, past: int, *, continues: bool) -> Array:
+        """Return `new` as the mode lets it take over; `past` were executed since it was seen."""
         old, _ = self._ahead()
         count = min(len(old), len(new))
         if self._mode == "blend":
             count = min(self._blend_actions, count)
             kept = 1.0 - (np.arange(count) + 1.0) / (self._blend_actions + 1.0)
         elif self._mode == "rtc" and not continues:
-            kept = soft_mask(periods + len(old), self._frozen)[periods:][:count]
+            kept = soft_mask(past + len(old), self._frozen)[past:][:count]
         elif self._mode == "ensemble":
             return self._ensemble(new)
         else:
