@@ -160,8 +160,21 @@ class PolicyNode(Node):
         bundle = Bundle.load(declare(self, "bundle", "", "Folder of the policy bundle"))
         robot = robot_config(self)
         threads = declare(self, "threads", 1, "Threads of an inference", limits=(1, 64))
-        provider = declare(
-            self, "provider", "CPUExecutionProvider", "ONNX Runtime's execution provider"
+        options = BackendOptions(
+            provider=declare(
+                self, "provider", "cpu", "What runs graphs here: cpu, cuda or tensorrt"
+            ),
+            threads=threads,
+            server=declare(
+                self, "server", "", "Of models on a server (openpi, Triton): host:port, or a URL"
+            ),
+            timeout_s=declare(
+                self,
+                "inference_timeout",
+                5.0,
+                "Longest time of one call to such a server, s",
+                limits=(0.01, 600.0),
+            ),
         )
         latency_s = declare(
             self,
@@ -182,7 +195,7 @@ class PolicyNode(Node):
             sensing=self._sensing(),
             running=autostart,
         )
-        self._policy = Policy(bundle, BackendOptions(provider=provider, threads=threads))
+        self._policy = Policy(bundle, options)
 
         self._robot = robot
         self._sizes = {c.name: (*c.size, 3) for c in bundle.manifest.cameras}

@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vla_ros[torch]'")
 
-from vla_ros.policy.backends import BackendError, BackendOptions
-from vla_ros.policy.backends.torch_program import TorchBackend
-from vla_ros.policy.manifest import BundleError, Graph
+from vla_ros.policy.backends import BackendError, BackendOptions  # noqa: E402
+from vla_ros.policy.backends.torch_program import TorchBackend  # noqa: E402
+from vla_ros.policy.manifest import BundleError, Graph  # noqa: E402
 
 
 class Model(torch.nn.Module):

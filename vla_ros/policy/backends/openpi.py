@@ -95,6 +95,8 @@ class OpenpiBackend:
             reply = self._ask(frame, deadline)
         self._first = False
         if isinstance(reply, str):
+            # openpi's own server closes the connection after an error, at some time from now.
+            self._drop()
             lines = reply.strip().splitlines() or ["an error without a message"]
             msg = f"{self._uri} answers with an error: {lines[-1].strip()}"
             raise BackendError(msg)
