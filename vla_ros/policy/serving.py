@@ -96,10 +96,9 @@ class PolicyServer:
         The connection lives on after an error: the next observation may be right.
         """
         try:
-            if isinstance(frame, str):
-                msg = "an observation is a binary frame of msgpack, not text"
-                raise ObservationError(msg)
-            observation = read_observation(unpack(frame), self._manifest)
+            # A text frame is none of msgpack's.
+            content = unpack(frame.encode() if isinstance(frame, str) else frame)
+            observation = read_observation(content, self._manifest)
             with self._lock:
                 begin = self._clock()
                 actions = self._policy.predict(observation)
@@ -238,8 +237,7 @@ def _images(value: object, camera: Camera, steps: int) -> list[ImageArray]:
     form = "(height, width, 3)" if steps == 1 else f"({steps}, height, width, 3)"
     image = np.asarray(value)
     stack = image[None] if steps == 1 else image
-    axes = 4
-    if image.dtype != np.uint8 or stack.ndim != axes or stack.shape[-1] != 3 or not image.size:
+    if image.dtype != np.uint8 or stack.shape[3:] != (3,) or not image.size:
         msg = f"{camera.name!r} is {image.dtype} {list(image.shape)}, not uint8 {form}"
         raise ObservationError(msg)
     if len(stack) != steps:

@@ -1,4 +1,4 @@
-"""The openpi project's own package, of PyPI, with `vla_ros serve`, and its frames with our client."""
+"""The openpi project's own package with `vla_ros serve`, and its frames with our client."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A bundle on a real Triton gives what it gives here, to 1e-6; what is wrong there is told in a line.
+"""A bundle on a real Triton gives what it gives here, to 1e-6; what is wrong is told in a line.
 
 `make test-triton` runs it, in an environment that holds a tritonserver.
 """
@@ -186,7 +186,7 @@ def test_a_server_that_went_away_is_found_again(server, written):
     expected = backend.run(inputs)["actions"]
     server.stop()
     begin = time.monotonic()
-    with pytest.raises(BackendError, match="cannot be reached|not answered"):
+    with pytest.raises(BackendError, match=r"cannot be reached|not answered"):
         backend.run(inputs)
     assert time.monotonic() - begin < 2.5
     server.start()
