@@ -165,10 +165,41 @@ def test_a_rewritten_archive_still_loads(exported, tmp_path):
     TorchBackend(tmp_path / "m.pt2", graph(), BackendOptions()).run(inputs())
 
 
-def test_a_length_that_would_be_evaluated_is_refused(exported, tmp_path):
+def test_a_function_handed_to_an_operator_that_calls_it_is_refused(exported, tmp_path):
+    def change(content):
+        node = content["graph_module"]["graph"]["nodes"][0]
+        node["target"] = "torch.ops.higher_order.wrap_with_set_grad_enabled"
+        node["inputs"][0]["arg"] = {"as_operator": "torch.os.system"}
+
+    rewrite(exported[1], tmp_path / "m.pt2", change)
+    with pytest.raises(BundleError, match=r"its graph calls 'torch\.os\.system'"):
+        TorchBackend(tmp_path / "m.pt2", graph(), BackendOptions())
+
+
+def test_a_free_batch_axis_takes_the_manifests_length(tmp_path):
+    args = (torch.zeros(3, 4), torch.zeros(3, 5, dtype=torch.int64))
+
+    class Rows(torch.nn.Module):
+        def forward(self, state, tokens):
+            return state[:, :2] + tokens[:, :2].float() + (state.shape[0] * 2 + 1)
+
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(
+        Rows(), args, dynamic_shapes={"state": {0: batch}, "tokens": {0: batch}}
+    )
+    torch.export.save(program, str(tmp_path / "m.pt2"))
+    backend = TorchBackend(tmp_path / "m.pt2", graph(outputs={"actions": [1, 2]}), BackendOptions())
+    np.testing.assert_array_equal(backend.run(inputs())["actions"], [[5.0, 7.0]])
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["__import__('os').getcwd()", "eval(chr(95)+chr(95))", "open(1)", "exit()", "9**9**9", ""],
+)
+def test_a_length_that_would_be_evaluated_is_refused(exported, tmp_path, expression):
     def change(content):
         sizes = content["graph_module"]["graph"]["tensor_values"]["state"]["sizes"]
-        sizes[0] = {"as_expr": {"expr_str": "__import__('os').getcwd()", "hint": None}}
+        sizes[0] = {"as_expr": {"expr_str": expression, "hint": None}}
 
     rewrite(exported[1], tmp_path / "m.pt2", change)
     with pytest.raises(BundleError, match="a length in it is"):
