@@ -1,4 +1,4 @@
-# make demo | test | test-fast | test-learn | test-openpi | test-triton | bench | lint | eval | clean
+# make demo | test | test-fast | test-learn | test-openpi | test-triton | bench | bench-peers | lint | eval | clean
 #
 # Everything runs in .venv, which these targets make and keep up to date themselves.
 
@@ -9,9 +9,10 @@ EPISODES ?= 100
 
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 SOURCES := setup.py setup.cfg standalone/pyproject.toml
 
-.PHONY: demo test test-fast test-learn test-openpi test-triton bench lint eval clean
+.PHONY: demo test test-fast test-learn test-openpi test-triton bench bench-peers lint eval clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vla_ros demo --instruction "$(INSTRUCTION)" --seed $(SEED)
@@ -36,6 +37,10 @@ test-learn: $(VENV)/.learn
 
 bench: $(VENV)/.test
 	@$(BIN)/python bench/run.py
+
+# Beside LeRobot's async inference and openpi, in an environment of their own.
+bench-peers: $(VENV)/.test $(PEERS)/.made
+	@$(BIN)/python bench/peers.py --python $(PEERS)/bin/python
 
 eval: $(VENV)/.demo
 	@$(BIN)/vla_ros eval --episodes $(EPISODES) --seed 1000 --json runs/eval.json
@@ -84,4 +89,12 @@ $(VENV)/.learn: requirements/learn.txt $(VENV)/.test
 	@test -x .venv-triton/bin/python || /usr/bin/python3 -m venv .venv-triton
 	@echo "Installing the pinned packages of requirements/triton.txt into .venv-triton ..."
 	@.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/triton.txt
+	@touch $@
+
+$(PEERS)/.made: requirements/peers.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS) || { echo "make: no venv module: apt-get install python3-venv" >&2; rm -rf $(PEERS); exit 1; }
+	@echo "Installing the pinned packages of requirements/peers.txt into $(PEERS) ..."
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "pip==25.3"
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/peers.txt
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lerobot==0.4.4 openpi-client==0.1.2
 	@touch $@
