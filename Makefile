@@ -1,4 +1,4 @@
-# make demo | test | test-fast | test-learn | bench | bench-peers | lint | eval | clean
+# make demo | test | test-fast | test-learn | test-openpi | test-triton | bench | bench-peers | lint | eval | clean
 #
 # Everything runs in .venv, which these targets make and keep up to date themselves.
 
@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 SOURCES := setup.py setup.cfg standalone/pyproject.toml
 
-.PHONY: demo test test-fast test-learn bench bench-peers lint eval clean
+.PHONY: demo test test-fast test-learn test-openpi test-triton bench bench-peers lint eval clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vla_ros demo --instruction "$(INSTRUCTION)" --seed $(SEED)
@@ -23,9 +23,17 @@ test: $(VENV)/.test
 test-fast: $(VENV)/.test
 	@$(BIN)/python -m pytest -q -m "not slow and not demo"
 
+# The openpi project's own client against `vla_ros serve`, and ours against a server with its frames.
+test-openpi: $(VENV)/.test .venv-openpi/.done
+	@$(BIN)/python -m pytest -q test/policy/backends/test_openpi_client.py
+
+# A real tritonserver, from the wheel nvidia-pytriton.
+test-triton: .venv-triton/.done
+	@.venv-triton/bin/python -m pytest -q test/policy/backends/test_triton.py
+
 # Training and export too, which need torch (requirements/learn.txt).
 test-learn: $(VENV)/.learn
-	@$(BIN)/python -m pytest -q test/learn
+	@$(BIN)/python -m pytest -q test/learn test/policy/backends/test_torch.py
 
 bench: $(VENV)/.test
 	@$(BIN)/python bench/run.py
@@ -46,7 +54,7 @@ lint: $(VENV)/.test
 	done; echo "launch files: all read"
 
 clean:
-	rm -rf $(VENV) build install log dist *.egg-info
+	rm -rf $(VENV) .venv-openpi .venv-triton build install log dist *.egg-info
 
 # The apt line for headless rendering is said, or run as root, by the script.
 $(VENV)/.demo: requirements/demo.txt $(SOURCES)
@@ -68,6 +76,19 @@ $(VENV)/.test: requirements/test.txt $(VENV)/.demo
 $(VENV)/.learn: requirements/learn.txt $(VENV)/.test
 	@echo "Installing the pinned packages of requirements/learn.txt into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/learn.txt
+	@touch $@
+
+.venv-openpi/.done: requirements/openpi.txt
+	@test -x .venv-openpi/bin/python || $(PYTHON) -m venv .venv-openpi
+	@echo "Installing the pinned packages of requirements/openpi.txt into .venv-openpi ..."
+	@.venv-openpi/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/openpi.txt
+	@touch $@
+
+# Of Debian's own Python: the server's stub of Python needs a standard library of its very version.
+.venv-triton/.done: requirements/triton.txt
+	@test -x .venv-triton/bin/python || /usr/bin/python3 -m venv .venv-triton
+	@echo "Installing the pinned packages of requirements/triton.txt into .venv-triton ..."
+	@.venv-triton/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/triton.txt
 	@touch $@
 
 $(PEERS)/.made: requirements/peers.txt

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path as FilePath
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Point, PoseStamped, Quaternion, TwistStamped, Vector3
@@ -173,10 +174,7 @@ class PolicyNode(Node):
         super().__init__("policy_node")
         bundle = Bundle.load(declare(self, "bundle", "", "Folder of the policy bundle"))
         robot = robot_config(self)
-        threads = declare(self, "threads", 1, "Threads of an inference", limits=(1, 64))
-        provider = declare(
-            self, "provider", "CPUExecutionProvider", "ONNX Runtime's execution provider"
-        )
+        options = self._backend_options()
         latency_s = declare(
             self,
             "simulated_latency",
@@ -208,7 +206,7 @@ class PolicyNode(Node):
             sensing=self._sensing(),
             running=autostart,
         )
-        self._policy = Policy(bundle, BackendOptions(provider=provider, threads=threads))
+        self._policy = Policy(bundle, options)
 
         self._robot = robot
         self._sizes = {c.name: (*c.size, 3) for c in bundle.manifest.cameras}
@@ -257,6 +255,41 @@ class PolicyNode(Node):
     def close(self) -> None:
         """End the inference thread."""
         self._worker.close()
+
+    def _backend_options(self) -> BackendOptions:
+        cache_dir = declare(
+            self, "engine_cache", "", "Folder where TensorRT keeps its engines; empty: nowhere"
+        )
+        precision = declare(
+            self, "precision", "", "fp16: TensorRT computes in half precision; empty: the graph's"
+        )
+        if precision not in {"", "fp16"}:
+            msg = f"the parameter 'precision' is {precision!r}: leave it empty, or set fp16"
+            raise ConfigurationError(msg)
+        return BackendOptions(
+            provider=declare(
+                self, "provider", "cpu", "What runs graphs here: cpu, cuda or tensorrt"
+            ),
+            threads=declare(self, "threads", 1, "Threads of an inference", limits=(1, 64)),
+            precision="fp16" if precision else None,
+            server=declare(
+                self, "server", "", "Of models on a server (openpi, Triton): host:port, or a URL"
+            ),
+            timeout_s=declare(
+                self,
+                "inference_timeout",
+                5.0,
+                "Longest time of one call to such a server, s",
+                limits=(0.01, 600.0),
+            ),
+            cache_dir=FilePath(cache_dir).expanduser() if cache_dir else None,
+            cuda_graph=declare(
+                self, "cuda_graph", False, "Replay an inference on CUDA as one launch"
+            ),
+            trust_code=declare(
+                self, "trust_code", False, "Run a torch file that is machine code (AOTInductor)"
+            ),
+        )
 
     def _sensing(self) -> AlignerConfig:
         default = AlignerConfig()
