@@ -61,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             words[1:2] if words[:1] == [group] else [],
         )
     args = parser.parse_args(words)
+    args.argv = words
     try:
         return int(args.run(args))
     except KeyboardInterrupt:

@@ -67,21 +67,20 @@ def finish(
     nothing runs it, and the code is 1.
     """
     bundles = {"fp32": bundle}
-    report(f"{bundle.path}: {_size_mb(bundle.path):.1f} MB")
     comparisons: dict[str, parity.Parity] = {}
     if original is not None:
         comparisons["fp32"] = parity.compare(bundle, original, args.observations)
     is_off = "fp32" in comparisons and not comparisons["fp32"].end_to_end <= parity.LIMIT
-    if not is_off:
-        for precision in PRECISIONS:
-            if getattr(args, precision):
-                folder = bundle.path.with_name(f"{bundle.path.name}_{precision}")
-                start(folder)
-                bundles[precision] = convert(bundle, precision, folder)
-                report(f"{folder}: {_size_mb(folder):.1f} MB")
-                if original is not None:
-                    comparison = parity.compare(bundles[precision], original, args.observations)
-                    comparisons[precision] = comparison
+    wanted = [p for p in PRECISIONS if getattr(args, p) and not is_off]
+    for precision in wanted:
+        folder = variant_folder(bundle.path, precision)
+        start(folder)
+        bundles[precision] = convert(bundle, precision, folder)
+        if original is not None:
+            comparison = parity.compare(bundles[precision], original, args.observations)
+            comparisons[precision] = comparison
+    for variant in bundles.values():
+        report(f"{variant.path}: {_size_mb(variant.path):.1f} MB")
     latencies = {}
     if args.dry_run and not is_off:
         latencies = {
@@ -102,6 +101,11 @@ def finish(
         )
         return 1
     return 0
+
+
+def variant_folder(folder: Path, precision: str) -> Path:
+    """Return where a bundle's variant of another precision goes."""
+    return folder.with_name(f"{folder.name}_{precision}")
 
 
 def _content(

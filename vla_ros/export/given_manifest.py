@@ -60,11 +60,12 @@ def sources(words: Sequence[str], content: Mapping[str, Any], where: Path) -> di
         given[name if equals else wanted[0]] = Path(file if equals else word)
     if tuple(sorted(given)) != tuple(sorted(wanted)) or len(given) != len(words):
         usage = " ".join(f"{name}=FILE" for name in wanted) if len(wanted) > 1 else "FILE"
-        msg = f"{where}: decoder.type: {content['decoder']['type']} runs {', '.join(wanted)}: give {usage}"
+        kind = content["decoder"]["type"]
+        msg = f"{where}: decoder.type: {kind} runs {', '.join(wanted)}: give {usage}"
         raise ExportError(msg)
-    for file in given.values():
-        if not file.is_file():
-            msg = f"{file}: there is no such file"
+    for path in given.values():
+        if not path.is_file():
+            msg = f"{path}: there is no such file"
             raise ExportError(msg)
     return {name: given[name] for name in wanted}
 
@@ -148,7 +149,8 @@ def _merged(entry: dict[str, Any], content: Mapping[str, Any], file: Path) -> di
                 shape = tensor.get("shape") if isinstance(tensor, dict) else tensor
                 kind = tensor.get("type", own["type"]) if isinstance(tensor, dict) else own["type"]
                 if list(shape or own["shape"]) != own["shape"] or kind != own["type"]:
-                    msg = f"{where}: is {kind} {shape}, but the graph's is {own['type']} {own['shape']}"
+                    actual = f"{own['type']} {own['shape']}"
+                    msg = f"{where}: is {kind} {shape}, but the graph's is {actual}"
                     raise ExportError(msg)
     return entry
 

@@ -49,7 +49,7 @@ _KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """The model's numbers of each entry: `scale * value + offset` of the value in a manifest's units.
+    """A model's numbers: `scale * value + offset` of each value in a manifest's units.
 
     Attributes:
         scale: Of each entry, positive.
@@ -214,7 +214,7 @@ def read_meaning(
         "frame": action.get("frame"),
         "rotation": action.get("rotation"),
         "reference": action.get("reference"),
-        "rate_hz": float(rate),
+        "rate_hz": float(given["rate_hz"]),
         "names": list(names),
         "gripper": gripper,
     }
@@ -237,35 +237,26 @@ def _flags(
     units: dict[str, Any],
 ) -> None:
     """Put the flags over what the file says."""
-    for key, value in (("name", args.name), ("robot", args.robot), ("rate_hz", args.rate)):
-        if value is not None:
-            given[key] = value
-    joints = None if args.joints is None else args.joints.split(",")
-    for key, value in (
-        ("type", args.action),
-        ("frame", args.frame),
-        ("rotation", args.rotation),
-        ("reference", args.reference),
-        ("names", joints),
-    ):
-        if value is not None:
-            action[key] = value
+    given |= _present(name=args.name, robot=args.robot, rate_hz=args.rate)
+    action |= _present(
+        type=args.action,
+        frame=args.frame,
+        rotation=args.rotation,
+        reference=args.reference,
+        names=None if args.joints is None else args.joints.split(","),
+    )
     if args.state is not None:
         given["state"] = {"names": args.state.split(",")}
-    if args.degrees:
-        units["angles"] = "deg"
-    if args.gripper_values is not None:
-        units["gripper"] = args.gripper_values
-    gripper = dict(action.get("gripper") or {})
-    for key, value in (
-        ("open_m", args.gripper_open),
-        ("closed_m", args.gripper_closed),
-        ("mode", args.gripper_mode),
-    ):
-        if value is not None:
-            gripper[key] = value
+    units |= _present(angles="deg" if args.degrees else None, gripper=args.gripper_values)
+    gripper = dict(action.get("gripper") or {}) | _present(
+        open_m=args.gripper_open, closed_m=args.gripper_closed, mode=args.gripper_mode
+    )
     if gripper:
         action["gripper"] = gripper
+
+
+def _present(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - of flags
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _action_names(
@@ -393,20 +384,23 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 
 def _read_robot(given: str) -> _Robot:
-    """Read a robot's names. `RobotConfig` checks all of the file, with more than exporting needs."""
+    """Read a robot's names, without all else that `RobotConfig` checks."""
     file = Path(given)
     if not file.is_file():
         file = share() / "config" / "robots" / f"{given}.yaml"
     try:
         content = parse_yaml(file.read_text(encoding="utf-8"))
-        parameters = content["/**"]["ros__parameters"]  # type: ignore[index]
+        parameters = content["/**"]["ros__parameters"]
         robot, bounds = parameters["robot"], parameters["bounds"]
         joints = tuple(str(joint) for joint in robot["joints"])
         has_gripper = bool(robot.get("gripper_joints"))
         span = (float(bounds["gripper_min"]), float(bounds["gripper_max"])) if has_gripper else None
     except OSError as err:
         names = sorted(path.stem for path in (share() / "config" / "robots").glob("*.yaml"))
-        msg = f"--robot {given}: there is no such file, nor a robot of that name; there are {', '.join(names)}"
+        msg = (
+            f"--robot {given}: there is no such file, nor a robot of that name; there are "
+            f"{', '.join(names)}"
+        )
         raise ExportError(msg) from err
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as err:
         msg = f"{file}: is no robot file: {' '.join(str(err).split())}"

@@ -106,7 +106,7 @@ def _tensor(value: Any, given: list[int] | None, file: Path) -> dict[str, Any]: 
         else:
             msg = (
                 f"{file}: {value.name}: the length of axis {axis} is open "
-                f"({dimension.dim_param or 'unnamed'}): give the shape under 'graphs' in the manifest"
+                f"({dimension.dim_param or 'unnamed'}): give the shape in the manifest's 'graphs'"
             )
             raise ExportError(msg)
     return {"shape": shape, "type": _TYPES[tensor.elem_type]}

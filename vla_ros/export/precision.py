@@ -12,6 +12,8 @@ from vla_ros.policy.bundle import MANIFEST, Bundle, write_manifest
 from vla_ros.yaml_text import parse_yaml
 
 PRECISIONS = ("fp16", "int8")
+INLINE_BYTES = 1_800_000_000
+"""Weights beyond this go into a file of their own: protobuf's limit is 2 GB."""
 
 
 def convert(bundle: Bundle, precision: str, folder: Path) -> Bundle:
@@ -91,7 +93,7 @@ def _to_int8(source: Path, target: Path) -> None:
             weight_type=QuantType.QInt8,
             per_channel=True,
             op_types_to_quantize=["MatMul", "Gemm"],
-            use_external_data_format=model.ByteSize() > 1_800_000_000,
+            use_external_data_format=model.ByteSize() > INLINE_BYTES,
         )
     finally:
         root.setLevel(level)
@@ -108,7 +110,7 @@ def _save(model: Any, target: Path) -> None:  # noqa: ANN401
     size = sum(len(t.raw_data) for t in model.graph.initializer)
     data = target.name + ".data"
     (target.parent / data).unlink(missing_ok=True)
-    onnx.save(model, str(target), save_as_external_data=size > 1_800_000_000, location=data)
+    onnx.save(model, str(target), save_as_external_data=size > INLINE_BYTES, location=data)
 
 
 _CONVERTERS = {"fp16": _to_fp16, "int8": _to_int8}

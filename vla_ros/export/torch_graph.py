@@ -12,9 +12,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from vla_ros.export.precision import INLINE_BYTES
+
 OPSET = 18
-INLINE_BYTES = 1_800_000_000
-"""Weights beyond this go into a file of their own beside the graph: protobuf's limit is 2 GB."""
 
 _TYPES = {
     torch.float32: "float32",

@@ -8,7 +8,7 @@ import argparse
 import importlib.util
 import os
 import subprocess
-import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,15 @@ def run(args: argparse.Namespace) -> int:
         source=str(checkpoint.folder),
     )
     if importlib.util.find_spec("lerobot") is None:
-        return _run_elsewhere()
+        return _run_elsewhere(args.argv)
     return export(checkpoint, meaning, args)
 
 
-def _run_elsewhere() -> int:
+def _run_elsewhere(argv: Sequence[str]) -> int:
     """Run this command again in lerobot's environment; return its exit code.
+
+    Args:
+        argv: The command's words.
 
     Raises:
         ExportError: If there is none.
@@ -66,10 +69,11 @@ def _run_elsewhere() -> int:
             f"{share()}, which this command then uses by itself"
         )
         raise ExportError(msg)
-    command = [str(python), "-m", "vla_ros.cli", *sys.argv[1:]]
+    command = [str(python), "-m", "vla_ros.cli", *argv]
     root = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
-    return subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": path}).returncode
+    environment = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(command, check=False, env=environment).returncode  # noqa: S603 - our own
 
 
 def export(checkpoint: Checkpoint, meaning: Meaning, args: argparse.Namespace) -> int:

@@ -264,7 +264,7 @@ class LeRobot:
         return np.asarray(actions[0].numpy(), np.float32)
 
     def postprocess(self, actions: NDArray[np.float32]) -> Array:
-        """Return the actions in the manifest's units, shape (n, k), as lerobot denormalises them."""
+        """Return the actions in the manifest's units, shape (n, k), denormalised by lerobot."""
         with _quiet():
             numbers = self.postprocessor(torch.from_numpy(actions.copy())).numpy()
         return self.meaning.action_units.from_model(numbers.astype(np.float64))
