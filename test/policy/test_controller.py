@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from decoder_bundles import make_diffusion, make_flow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from robots import panda, simple_chain
@@ -452,3 +453,34 @@ def test_whatever_happens_motion_needs_fresh_input_and_the_current_instruction( 
             assert told
             assert step.twist[0] == pytest.approx(len(told) / 100)
             assert all(t is not None and now - t <= 100 for t in seen.values())
+
+
+def test_an_observation_of_several_moments_holds_those_before_it(tmp_path):
+    """At the manifest's spacing, 0.1 s, each with the pose of the TCP at its own time."""
+    controller = PolicyController(make_diffusion(tmp_path), panda(), simple_chain())
+    controller.set_instruction(INSTRUCTION)
+    shown = {}
+    for ms in (0, 50, 100, 150):
+        values = np.zeros(7)
+        values[0] = ms / 1000
+        controller.add_joints(JointSample(ms * MS, values, np.zeros(7), None, 0.08))
+        shown[ms] = _random.integers(0, 256, (8, 8, 3), np.uint8)
+        controller.add_frame(Frame("front", ms * MS, shown[ms]))
+    observation = controller.due_observation(150 * MS)
+    (before,) = observation.history
+    assert (before.stamp_ns, observation.stamp_ns) == (50 * MS, 150 * MS)
+    assert before.images["front"] is shown[50]
+    expected = [0.4 * np.cos(0.05), 0.4 * np.sin(0.05), 0.3]
+    np.testing.assert_allclose(before.tcp_position, expected)
+    np.testing.assert_allclose(before.tcp_rotation[:2, 0], [np.cos(0.05), np.sin(0.05)])
+
+
+def test_a_model_of_other_joints_is_refused(tmp_path):
+    def change(content):
+        names = ["elbow", *(f"panda_joint{i}" for i in range(2, 8))]
+        content["action"] |= {"type": "joint_position", "names": names, "gripper": None}
+        for key in ("frame", "rotation"):
+            del content["action"][key]
+
+    with pytest.raises(BundleError, match=r"action\.names: .*elbow, panda_joint1 differ"):
+        PolicyController(make_flow(tmp_path, change=change), panda(), None)

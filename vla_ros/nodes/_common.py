@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -198,6 +199,21 @@ class Percentiles:
             f"{name} p99": f"{p99:.1f}",
             f"{name} max": f"{values.max():.1f}",
         }
+
+
+class Laps:
+    """Times stages that follow one another, in ms."""
+
+    def __init__(self, take: Callable[[str, float], None]) -> None:
+        """Start the first stage; `take` is given the name and the duration of each."""
+        self._take = take
+        self._began = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        """End a stage, and start the next."""
+        now = time.perf_counter()
+        self._take(stage, (now - self._began) * 1e3)
+        self._began = now
 
 
 @dataclass(frozen=True, slots=True)

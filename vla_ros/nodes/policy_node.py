@@ -24,6 +24,7 @@ from vla_ros.nodes._common import (
     ConfigurationError,
     Diagnostics,
     Health,
+    Laps,
     Percentiles,
     Rate,
     declare,
@@ -39,6 +40,7 @@ from vla_ros.observation.joints import JointError, JointReader
 from vla_ros.observation.observation import Observation
 from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.cadence import Cadence
 from vla_ros.policy.controller import NO_INSTRUCTION, STOPPED, Plan, PolicyController
 from vla_ros.policy.policy import Chunk, Policy, PolicyError
 from vla_ros.policy.tokens import InstructionError
@@ -55,6 +57,7 @@ class _Result:
     observation: Observation
     outcome: Chunk | str
     inference_ms: float
+    stages_ms: dict[str, float]
 
 
 class _Worker:
@@ -133,13 +136,14 @@ class _Inline:
 def _infer(policy: Policy, observation: Observation) -> _Result:
     begin = time.perf_counter()
     outcome: Chunk | str
+    stages: dict[str, float] = {}
     try:
-        outcome = policy.infer(observation)
+        outcome = policy.infer(observation, lap=Laps(stages.__setitem__))
     except PolicyError as err:
         outcome = str(err)
     except Exception as err:  # noqa: BLE001 - a thread that died would tell nobody
         outcome = f"{type(err).__name__}: {err}"
-    return _Result(observation, outcome, (time.perf_counter() - begin) * 1e3)
+    return _Result(observation, outcome, (time.perf_counter() - begin) * 1e3, stages)
 
 
 class PolicyNode(Node):
@@ -189,6 +193,7 @@ class PolicyNode(Node):
         self._last_tick_ns = 0
         self._rejected: dict[str, str] = {}
         self._rates = {name: Rate() for name in ("command", "chunk", "joint_states", *self._sizes)}
+        self._cadence = Cadence(bundle.manifest.action.rate_hz)
         self._inference_ms = Percentiles()
         self._latency_ms = Percentiles()
 
@@ -338,6 +343,8 @@ class PolicyNode(Node):
     def _on_results(self) -> None:
         for result in self._worker.collect():
             self._inference_ms.add(result.inference_ms)
+            for stage, ms in result.stages_ms.items():
+                self._cadence.add(stage, ms)
             if isinstance(result.outcome, str):
                 self._controller.fail(result.observation, result.outcome)
             elif self._controller.accept(result.outcome, now_ns(self)):
@@ -357,7 +364,9 @@ class PolicyNode(Node):
         if 0 <= self._last_tick_ns - time_ns < _SAME_TIME_NS:
             # Simulated time may stand still, and the filter wants newer stamps.
             time_ns = self._last_tick_ns + 1
+        lap = Laps(self._cadence.add)
         step = self._controller.tick(time_ns)
+        lap("schedule")
         self._last_tick_ns = time_ns
         self._rates["command"].add(time_ns)
         command = TwistStamped()
@@ -368,6 +377,11 @@ class PolicyNode(Node):
         self._command.publish(command)
         if step.gripper is not None:
             self._gripper.publish(Float64(data=step.gripper))
+        lap("publish")
+        if step.hold in _ASKED_FOR:
+            self._cadence.pause()
+        else:
+            self._cadence.command(time_ns)
         if step.plan is not None:
             self._rates["chunk"].add(time_ns)
             self._latency_ms.add((time_ns - step.plan.stamp_ns) / 1e6)
@@ -428,6 +442,7 @@ class PolicyNode(Node):
             values[f"{name} rate Hz"] = f"{rate.rate_hz(time_ns):.1f}"
         values |= self._inference_ms.report("inference ms")
         values |= self._latency_ms.report("image to command ms")
+        values |= self._cadence.report().values()
         values |= self._controller.aligner.counts()
         values |= {f"{topic} last error": reason for topic, reason in self._rejected.items()}
         message = "acting" if hold is None else f"holding still: {hold}"

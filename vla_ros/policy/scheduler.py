@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vla_ros.policy.catch_up import caught_up_twists
 from vla_ros.policy.policy import Chunk
 from vla_ros.types import Array
 
@@ -30,7 +31,8 @@ class ChunkScheduler:
     yet due: the number of actions executed since t0, whoever's they were. An estimate of the delay
     would do harm where it is wrong, and most of all at the start, when nothing has been executed:
     the first chunk starts at 0. The first actions are blended linearly with what was left of the
-    previous chunk.
+    previous chunk. Where a chunk is anchored, what was executed otherwise than it would have been
+    since t0 is made up for before the next chunk is wanted.
     """
 
     def __init__(self, replan_actions: int, blend_actions: int = 3) -> None:
@@ -43,7 +45,7 @@ class ChunkScheduler:
         """
         self._replan_actions = replan_actions
         self._blend_actions = blend_actions
-        self._executed_ns: deque[int] = deque(maxlen=1024)
+        self._executed: deque[tuple[int, Array]] = deque(maxlen=1024)
         self.clear()
 
     def clear(self) -> None:
@@ -51,7 +53,7 @@ class ChunkScheduler:
         self._twists: Array = np.zeros((0, 6))
         self._gripper: Array | None = None
         self._taken = 0
-        self._executed_ns.clear()
+        self._executed.clear()
 
     @property
     def empty(self) -> bool:
@@ -65,10 +67,14 @@ class ChunkScheduler:
 
     def start(self, chunk: Chunk) -> bool:
         """Go on with `chunk`; return False, changing nothing, if all its actions are past."""
-        first = sum(time_ns > chunk.stamp_ns for time_ns in self._executed_ns)
+        executed = [twist for time_ns, twist in self._executed if time_ns > chunk.stamp_ns]
+        first = len(executed)
         if first >= len(chunk.twists):
             return False
         twists = chunk.twists[first:].copy()
+        if chunk.anchored and executed:
+            period_s, over = chunk.period_ns / 1e9, self._replan_actions
+            twists = caught_up_twists(chunk.twists, np.array(executed), first, period_s, over)
         old = self._twists[self._taken :]
         count = min(self._blend_actions, len(old), len(twists))
         share = (np.arange(count) + 1.0)[:, None] / (self._blend_actions + 1.0)
@@ -88,5 +94,5 @@ class ChunkScheduler:
         gripper = None if self._gripper is None else float(self._gripper[self._taken])
         action = Action(self._twists[self._taken], gripper)
         self._taken += 1
-        self._executed_ns.append(now_ns)
+        self._executed.append((now_ns, action.twist))
         return action
