@@ -18,6 +18,7 @@ from vla_ros.export import finish, given_manifest
 from vla_ros.export.error import ExportError
 from vla_ros.export.graphs_original import GraphsOriginal
 from vla_ros.export.torch_graph import TorchGraph, write_onnx
+from vla_ros.policy.backends.torch_file import check_program
 
 
 class _Program:
@@ -75,13 +76,17 @@ def read_program(name: str, file: Path, content: Mapping[str, Any]) -> TorchGrap
         content: The manifest, which names the outputs.
 
     Raises:
-        ExportError: If the file is no such program, or the manifest names other outputs.
+        BundleError: If the file is no such program, or holds code.
+        ExportError: If torch cannot load it, or the manifest names other outputs.
 
     """
+    check_program(file)
     try:
         program = torch.export.load(str(file))
     except Exception as err:  # torch raises what its reader happens to stumble over
-        msg = f"{file}: is no program of torch.export: {' '.join(str(err).split())[:200]}"
+        msg = (
+            f"{file}: torch {torch.__version__} cannot load it: {' '.join(str(err).split())[:200]}"
+        )
         raise ExportError(msg) from err
     wanted = set(program.graph_signature.user_inputs)
     examples = {

@@ -130,23 +130,7 @@ class Policy:
 
         """
         action, lap = self._action, lap or _untimed
-        try:
-            inputs = self._inputs(observation)
-            lap("preprocess")
-            outputs = self._decoder.decode(
-                self._graphs, inputs, stamp_ns=observation.stamp_ns, prefix=prefix
-            )
-            lap("inference")
-        except (InputError, DecodingError) as err:
-            raise PolicyError(str(err)) from err
-        except BackendError as err:
-            msg = f"the model cannot be run: {err}"
-            raise PolicyError(msg) from err
-        actions = denormalise(outputs[:, : len(action.names)], action.normalisation)
-        if not np.isfinite(actions).all():
-            row, column = np.argwhere(~np.isfinite(actions))[0]
-            msg = f"the model's output is not finite: {action.names[column]} of action {row}"
-            raise PolicyError(msg)
+        actions = self.predict(observation, prefix, lap=lap)
         try:
             # Of numbers too large for a rotation comes NaN, which is refused below.
             with np.errstate(over="ignore", invalid="ignore"):
@@ -169,6 +153,37 @@ class Policy:
             joints=motion.joints,
             anchored=leads_to_places(action),
         )
+
+    def predict(
+        self,
+        observation: Observation,
+        prefix: Prefix | None = None,
+        *,
+        lap: Callable[[str], None] | None = None,
+    ) -> Array:
+        """Return `Chunk.actions` alone, for which nothing of the robot need be known.
+
+        Arguments and errors are those of `infer`.
+        """
+        action, lap = self._action, lap or _untimed
+        try:
+            inputs = self._inputs(observation)
+            lap("preprocess")
+            outputs = self._decoder.decode(
+                self._graphs, inputs, stamp_ns=observation.stamp_ns, prefix=prefix
+            )
+            lap("inference")
+        except (InputError, DecodingError) as err:
+            raise PolicyError(str(err)) from err
+        except BackendError as err:
+            msg = f"the model cannot be run: {err}"
+            raise PolicyError(msg) from err
+        actions = denormalise(outputs[:, : len(action.names)], action.normalisation)
+        if not np.isfinite(actions).all():
+            row, column = np.argwhere(~np.isfinite(actions))[0]
+            msg = f"the model's output is not finite: {action.names[column]} of action {row}"
+            raise PolicyError(msg)
+        return actions
 
     def close(self) -> None:
         """Close what runs the graphs."""
