@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from vla_ros.export import latency, parity
-from vla_ros.export.error import ExportError
+from vla_ros.export.error import ExportError, require
 from vla_ros.export.graphs_original import GraphsOriginal
-from vla_ros.export.precision import PRECISIONS, convert
 from vla_ros.policy.bundle import MANIFEST, Bundle
+
+PRECISIONS = ("fp16", "int8")
 
 Report = Callable[[str], None]
 
@@ -75,6 +76,9 @@ def finish(
     for precision in wanted:
         folder = variant_folder(bundle.path, precision)
         start(folder)
+        require("onnx")
+        from vla_ros.export.precision import convert  # noqa: PLC0415 - needs onnx
+
         bundles[precision] = convert(bundle, precision, folder)
         if original is not None:
             comparison = parity.compare(bundles[precision], original, args.observations)
