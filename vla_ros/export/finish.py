@@ -49,12 +49,13 @@ def check_runs(bundle: Bundle) -> None:
     """Run a bundle once.
 
     Raises:
-        ExportError: If what it gives is not finite.
+        ExportError: If what it gives is not finite; its manifest is taken away then.
 
     """
     original = GraphsOriginal(bundle)
     prepared = original.prepare(parity.random_observation(bundle.manifest, 0, bundle))
     if not np.isfinite(original.decode(prepared, [])).all():
+        (bundle.path / MANIFEST).unlink()
         msg = f"{bundle.path}: its actions are not finite on a random observation"
         raise ExportError(msg)
 

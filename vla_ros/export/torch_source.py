@@ -18,9 +18,11 @@ class Program:
     """Runs a graph in torch, as a backend does."""
 
     def __init__(self, graph: TorchGraph) -> None:
+        """Run `graph`."""
         self._graph = graph
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the outputs by name."""
         return self._graph.run(inputs)
 
     def close(self) -> None:
