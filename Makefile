@@ -1,4 +1,5 @@
-# make demo | test | test-fast | test-learn | test-openpi | test-triton | bench | bench-peers | lint | eval | clean
+# make demo | test | test-fast | test-learn | test-lerobot | test-openpi | test-triton
+# make bench | bench-peers | lint | eval | clean
 #
 # Everything runs in .venv, which these targets make and keep up to date themselves.
 
@@ -9,10 +10,11 @@ EPISODES ?= 100
 
 VENV := .venv
 BIN := $(VENV)/bin
+LEROBOT := .venv-lerobot
 PEERS := .venv-peers
 SOURCES := setup.py setup.cfg standalone/pyproject.toml
 
-.PHONY: demo test test-fast test-learn test-openpi test-triton bench bench-peers lint eval clean
+.PHONY: demo test test-fast test-learn test-lerobot test-openpi test-triton bench bench-peers lint eval clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/vla_ros demo --instruction "$(INSTRUCTION)" --seed $(SEED)
@@ -35,6 +37,10 @@ test-triton: .venv-triton/.done
 test-learn: $(VENV)/.learn
 	@$(BIN)/python -m pytest -q test/learn test/policy/backends/test_torch.py
 
+# Export of LeRobot's checkpoints, in an environment of its own (requirements/lerobot.txt).
+test-lerobot: $(LEROBOT)/.made
+	@$(LEROBOT)/bin/python -m pytest -q test/export
+
 bench: $(VENV)/.test
 	@$(BIN)/python bench/run.py
 
@@ -54,7 +60,7 @@ lint: $(VENV)/.test
 	done; echo "launch files: all read"
 
 clean:
-	rm -rf $(VENV) .venv-openpi .venv-triton build install log dist *.egg-info
+	rm -rf $(VENV) $(LEROBOT) $(PEERS) .venv-openpi .venv-triton build install log dist *.egg-info
 
 # The apt line for headless rendering is said, or run as root, by the script.
 $(VENV)/.demo: requirements/demo.txt $(SOURCES)
@@ -97,4 +103,16 @@ $(PEERS)/.made: requirements/peers.txt
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "pip==25.3"
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/peers.txt
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lerobot==0.4.4 openpi-client==0.1.2
+	@touch $@
+
+# lerobot asks for versions that its policies do not need, hence --no-deps.
+.PHONY: $(LEROBOT)
+$(LEROBOT): $(LEROBOT)/.made
+
+$(LEROBOT)/.made: requirements/lerobot.txt setup.py setup.cfg
+	@test -x $(LEROBOT)/bin/python || $(PYTHON) -m venv $(LEROBOT) || { echo "make: no venv module: apt-get install python3-venv" >&2; rm -rf $(LEROBOT); exit 1; }
+	@echo "Installing the pinned packages of requirements/lerobot.txt into $(LEROBOT) ..."
+	@$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check "pip==25.3"
+	@$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/lerobot.txt
+	@$(LEROBOT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lerobot==0.4.4 -e .
 	@touch $@

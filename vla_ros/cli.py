@@ -29,6 +29,11 @@ BUNDLE_COMMANDS = {
     "show": ("vla_ros.policy.commands.show", "show what a bundle's model takes and gives"),
     "schema": ("vla_ros.policy.commands.schema", "print the JSON Schema of the manifest"),
 }
+EXPORT_COMMANDS = {
+    "lerobot": ("vla_ros.export.lerobot.command", "export a LeRobot checkpoint to a bundle"),
+    "torch": ("vla_ros.export.torch_command", "export a torch.export program to a bundle"),
+    "onnx": ("vla_ros.export.onnx_command", "make a bundle of ONNX files and a manifest"),
+}
 
 SAFETY_COMMANDS = {
     "compile": ("vla_ros.safety.compile", "compile the filter now, not when it first starts"),
@@ -47,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add(commands, COMMANDS, words[:1])
     for group, text, members in (
         ("learn", "make a policy: generate, train, export", LEARN_COMMANDS),
+        ("export", "make a bundle of a model: lerobot, torch, onnx", EXPORT_COMMANDS),
         ("bundle", "policy bundles: check, show", BUNDLE_COMMANDS),
         ("safety", "the safety filter: explain a robot file, attack the filter", SAFETY_COMMANDS),
     ):
@@ -57,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             words[1:2] if words[:1] == [group] else [],
         )
     args = parser.parse_args(words)
+    args.argv = words
     try:
         return int(args.run(args))
     except KeyboardInterrupt:

@@ -1,0 +1,1 @@
+"""LeRobot checkpoints: what is read without lerobot, and what needs it."""
