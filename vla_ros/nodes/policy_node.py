@@ -174,7 +174,13 @@ class PolicyNode(Node):
         super().__init__("policy_node")
         bundle = Bundle.load(declare(self, "bundle", "", "Folder of the policy bundle"))
         robot = robot_config(self)
-        options = self._backend_options()
+        timeout_s = declare(
+            self,
+            "inference_timeout",
+            INFERENCE_TIMEOUT_S,
+            "An inference that takes longer, here or on a server, is given up, s",
+            limits=(0.01, 600.0),
+        )
         latency_s = declare(
             self,
             "simulated_latency",
@@ -196,17 +202,11 @@ class PolicyNode(Node):
                 limits=(0, 1000),
             ),
             chunk_mode=choose(self, "chunk_mode", MODES, "How a chunk takes over"),
-            inference_timeout_s=declare(
-                self,
-                "inference_timeout",
-                INFERENCE_TIMEOUT_S,
-                "An inference that takes longer is given up, s",
-                limits=(0.01, 600.0),
-            ),
+            inference_timeout_s=timeout_s,
             sensing=self._sensing(),
             running=autostart,
         )
-        self._policy = Policy(bundle, options)
+        self._policy = Policy(bundle, self._backend_options(timeout_s))
 
         self._robot = robot
         self._sizes = {c.name: (*c.size, 3) for c in bundle.manifest.cameras}
@@ -256,7 +256,7 @@ class PolicyNode(Node):
         """End the inference thread."""
         self._worker.close()
 
-    def _backend_options(self) -> BackendOptions:
+    def _backend_options(self, timeout_s: float) -> BackendOptions:
         cache_dir = declare(
             self, "engine_cache", "", "Folder where TensorRT keeps its engines; empty: nowhere"
         )
@@ -275,13 +275,7 @@ class PolicyNode(Node):
             server=declare(
                 self, "server", "", "Of models on a server (openpi, Triton): host:port, or a URL"
             ),
-            timeout_s=declare(
-                self,
-                "inference_timeout",
-                5.0,
-                "Longest time of one call to such a server, s",
-                limits=(0.01, 600.0),
-            ),
+            timeout_s=timeout_s,
             cache_dir=FilePath(cache_dir).expanduser() if cache_dir else None,
             cuda_graph=declare(
                 self, "cuda_graph", False, "Replay an inference on CUDA as one launch"
