@@ -1,6 +1,9 @@
 """The next chunk is asked for by what inferences took, but not by what the first one took."""
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vla_ros.policy.latency import KEPT, Latency
 
@@ -42,3 +45,14 @@ def test_one_that_took_far_too_long_is_expected_again_but_not_usual():
         latency.add(taken * MS)
     assert latency.usual_ns == 50 * MS
     assert latency.expected_ns > 1000 * MS
+
+
+@given(taken=st.lists(st.integers(0, 10**11), min_size=2, max_size=2 * KEPT))
+def test_the_percentiles_are_numpys(taken):
+    latency = Latency()
+    latency.add(0)  # the first, which is forgotten
+    for value in taken:
+        latency.add(value)
+    known = taken[-KEPT:]
+    assert latency.expected_ns == pytest.approx(np.percentile(known, 99), abs=1)
+    assert latency.usual_ns == pytest.approx(np.percentile(known[-20:], 75), abs=1)

@@ -1,14 +1,13 @@
 """How long the model takes, from what it took: so that the next chunk is asked for in time."""
 
 from collections import deque
-
-import numpy as np
+from collections.abc import Sequence
 
 KEPT = 100
 """Inferences that are looked back on."""
 
-_AT_MOST = 99.0
-_RECENT, _USUAL = 20, 75.0
+_AT_MOST = 0.99
+_RECENT, _USUAL = 20, 0.75
 
 
 class Latency:
@@ -38,6 +37,19 @@ class Latency:
             self._warm = True
             self._taken_ns.clear()
         self._taken_ns.append(taken_ns)
-        taken = np.array(self._taken_ns)
-        self.expected_ns = int(np.percentile(taken, _AT_MOST))
-        self.usual_ns = int(np.percentile(taken[-_RECENT:], _USUAL))
+        taken = list(self._taken_ns)
+        self.expected_ns = _percentile(taken, _AT_MOST)
+        self.usual_ns = _percentile(taken[-_RECENT:], _USUAL)
+
+
+def _percentile(values: Sequence[int], share: float) -> int:
+    """Return what `share` of the values stay below, in between linearly, as numpy does.
+
+    In plain Python, for it is done between a chunk's arrival and its first command: of 100 values
+    it takes a tenth of numpy's time.
+    """
+    ordered = sorted(values)
+    at = share * (len(ordered) - 1)
+    below = int(at)
+    above = min(below + 1, len(ordered) - 1)
+    return int(ordered[below] + (at - below) * (ordered[above] - ordered[below]))

@@ -396,15 +396,21 @@ class ChunkScheduler:
         """Return `new` begun from the velocity of `last` without a step larger than allowed."""
         limited = new.copy()
         last = last / self._pace
+        steps = np.diff(np.vstack([last, new]), axis=0)
         for part, inner in zip(_PARTS, self._inner, strict=True):
-            gap = float(np.linalg.norm(new[0, part] - last[part]))
-            limit = max(self._seam_ratio * inner, gap / len(new))
+            sizes = np.linalg.norm(steps[:, part], axis=1)
+            limit = max(self._seam_ratio * inner, float(sizes[0]) / len(new))
+            over = np.flatnonzero(sizes > limit)
+            if not len(over):  # mostly
+                continue
             at = last[part]
-            for row in limited[:, part]:
+            for index, row in enumerate(limited[:, part]):
                 step = row - at
                 size = float(np.linalg.norm(step))
                 if size > limit:
                     row[:] = at + step * (limit / size)
+                elif index > over[-1]:
+                    break  # back on the chunk, whose steps are smaller from here on
                 at = row
         return limited
 
