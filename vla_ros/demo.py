@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vla_ros.paths import share
 from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.cadence import CadenceReport
 from vla_ros.robot import RobotConfig
 from vla_ros.sim.mujoco_gl import APT_LINE, RenderError, check_rendering
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 NODES = ["camera_node", "policy_node", "safety_node", "sim_node"]
 START_TIMEOUT_S = 30.0
-# The film goes on for as long after success.
-EPILOGUE_S = 0.6
+# The film goes on for as long after success, in which every node reports once more (1 Hz).
+EPILOGUE_S = 1.1
 # Domain ids whose ports do not overlap the ephemeral ports of Linux (ROS 2's documentation).
 MAX_DOMAIN = 101
 # Has the kernel interrupt (PR_SET_PDEATHSIG, 1) the program that it becomes if the demo is killed.
@@ -302,10 +303,10 @@ def _raise_interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 def _summarise(
     args: argparse.Namespace, folder: Path, robot: Path, outcome: Outcome
-) -> dict[str, object]:
+) -> dict[str, Any]:
     from vla_ros.replay.summary import summarise  # noqa: PLC0415 - reads bags: after the run
 
-    summary: dict[str, object] = {
+    summary: dict[str, Any] = {
         "success": outcome.success,
         "reason": outcome.reason,
         "instruction": args.instruction,
@@ -331,7 +332,7 @@ def _draw(folder: Path) -> None:
         print(err, file=sys.stderr)
 
 
-def _write_report(folder: Path, robot: Path, summary: dict[str, object]) -> None:
+def _write_report(folder: Path, robot: Path, summary: dict[str, Any]) -> None:
     from vla_ros.replay.common import ERRORS  # noqa: PLC0415 - reads bags: after the run
     from vla_ros.replay.live import result_from_bag  # noqa: PLC0415
     from vla_ros.replay.report import write_report  # noqa: PLC0415
@@ -344,13 +345,15 @@ def _write_report(folder: Path, robot: Path, summary: dict[str, object]) -> None
         print(f"no report: {err}", file=sys.stderr)
 
 
-def _report(folder: Path, summary: dict[str, object]) -> None:
+def _report(folder: Path, summary: dict[str, Any]) -> None:
     for key in (
         *("success", "reason", "instruction", "seed", "seconds", "start_seconds"),
         *("image_to_command_ms", "image_to_safe_command_ms"),
         *("policy_hz", "safe_command_hz", "violations"),
     ):
         print(f"  {key:<26}{_plain(summary.get(key))}")
+    if (cadence := summary["cadence"]) is not None:
+        print(CadenceReport.from_dict(cadence).table())
     print(f"  {folder}/report.html, summary.json, video.mp4, bag/, log/")
     if not summary["success"]:
         log = folder / "log" / "launch.log"

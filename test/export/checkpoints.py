@@ -1,6 +1,7 @@
 """Random-weight checkpoints, saved by lerobot itself, as small as its policies get."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -248,3 +249,11 @@ def rewrite(file: Path, change) -> None:
 def random_pixels(shape: tuple[int, int], seed: int) -> np.ndarray:
     """Return a random image, RGB, uint8."""
     return np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+
+
+if __name__ == "__main__":
+    from vla_ros.export.lerobot.reference import prepare
+
+    kind, folder = sys.argv[1:]
+    prepare(kind)
+    {"act": save_act, "diffusion": save_diffusion, "smolvla": save_smolvla}[kind](Path(folder))

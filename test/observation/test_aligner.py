@@ -218,3 +218,80 @@ def test_a_camera_with_a_fast_clock_is_named():
 def test_an_unknown_camera_is_an_error():
     with pytest.raises(KeyError):
         aligner("front").add_frame(frame("rear", 0))
+
+
+def remembering(earlier=2, period_ms=100, cameras=("front",)):
+    return Aligner(cameras, CONFIG, earlier=earlier, period_ns=period_ms * MS)
+
+
+def history_ms(a):
+    return [moment.stamp_ns // MS for moment in a.history(a.moment())]
+
+
+def test_history_is_the_moments_nearest_to_a_period_back_each():
+    a = remembering()
+    for ms in range(0, 1001, 33):
+        a.add_joints(joints(ms, ms / 1000))
+        a.add_frame(frame("front", ms))
+    newest = a.moment()
+    assert newest.stamp_ns == 990 * MS
+    # 790 lies between 759 and 792, 890 between 858 and 891.
+    assert history_ms(a) == [792, 891]
+    assert [moment.joints.position[0] for moment in a.history(newest)] == [0.792, 0.891]
+    assert len(a._moments) <= 8  # no more than the time that it looks back
+
+
+def test_at_the_start_the_oldest_moment_is_repeated():
+    a = remembering()
+    a.add_joints(joints(0))
+    a.add_frame(frame("front", 0))
+    assert history_ms(a) == [0, 0]
+    a.add_joints(joints(100))
+    a.add_frame(frame("front", 100))
+    assert history_ms(a) == [0, 0]
+    a.add_joints(joints(200))
+    a.add_frame(frame("front", 200))
+    assert history_ms(a) == [0, 100]
+
+
+def test_after_a_gap_nothing_from_before_it_is_shown():
+    a = remembering()
+    for ms in (0, 100, 200, 3000):
+        a.add_joints(joints(ms))
+        a.add_frame(frame("front", ms))
+    assert history_ms(a) == [3000, 3000]
+
+
+def test_a_late_frame_and_a_set_back_clock_are_not_remembered():
+    a = remembering()
+    for ms in (1000, 1100, 1050, 1200):
+        a.add_joints(joints(ms))
+        a.add_frame(frame("front", ms))
+    assert history_ms(a) == [1000, 1100]
+    a.fault(0)  # the clock went back: all that is stamped ahead of it is forgotten
+    for ms in (0, 100):
+        a.add_joints(joints(ms))
+        a.add_frame(frame("front", ms))
+    assert history_ms(a) == [0, 0]
+
+
+def test_moments_of_history_hold_the_frames_of_all_cameras():
+    a = remembering(earlier=1, cameras=("front", "wrist"))
+    shown = {}
+    for ms in (0, 100, 200):
+        a.add_joints(joints(ms))
+        for camera in ("front", "wrist"):
+            shown[camera, ms] = frame(camera, ms + (5 if camera == "wrist" else 0))
+            a.add_frame(shown[camera, ms])
+    (moment,) = a.history(a.moment())
+    assert moment.stamp_ns == 100 * MS
+    assert moment.images["front"] is shown["front", 100].image
+    assert moment.images["wrist"] is shown["wrist", 100].image
+
+
+def test_without_history_nothing_is_remembered():
+    a = aligner("front")
+    a.add_joints(joints(0))
+    a.add_frame(frame("front", 0))
+    assert a.history(a.moment()) == ()
+    assert not a._moments

@@ -1,5 +1,7 @@
 """Actions follow each other as predicted: none skipped, none repeated, no jump at a seam."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -156,3 +158,39 @@ def test_with_a_perfect_model_every_instant_gets_its_action_whatever_the_latency
         if action is None:
             break
         np.testing.assert_allclose(action.twist, tick)
+
+
+def test_a_model_without_a_gripper_leaves_it_as_it_is():
+    s = ChunkScheduler(4)
+    s.start(replace(chunk(0), gripper=None))
+    assert [s.take(tick).gripper for tick in range(1, 4)] == [None, None, None]
+
+
+def towards(stamp_ns, gap):
+    """Return an anchored chunk whose first action closes a gap and whose others stand still."""
+    twists = np.zeros((16, 6))
+    twists[0] = gap / (PERIOD / 1e9)
+    return Chunk(stamp_ns, PERIOD, twists, np.zeros(16), "go", anchored=True)
+
+
+def test_late_chunks_that_lead_to_places_arrive_there():
+    """Though the first action, which alone closes the gap, is past each time."""
+    s, gap, now = ChunkScheduler(4), 1.0, 0
+    s.start(towards(0, 0.0))
+    for _ in range(12):
+        stamp = now
+        arriving = towards(stamp, gap)
+        for tick in range(4):
+            now += PERIOD
+            if tick == 2:  # two actions late
+                s.start(arriving)
+            gap -= s.take(now).twist[0] * (PERIOD / 1e9)
+    assert abs(gap) < 0.02
+
+
+def test_late_chunks_of_motions_do_not_make_up_for_others():
+    s = ChunkScheduler(4, blend_actions=0)
+    s.start(chunk(0))
+    taken(s, [100, 200])
+    s.start(replace(towards(50, 1.0), anchored=False))
+    assert taken(s, [300, 400, 500]) == [0, 0, 0]

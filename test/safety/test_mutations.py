@@ -179,12 +179,15 @@ WRONG_TURNS = {
     # What is sent is not held against speed, acceleration and jerk.
     "no guard": (
         [(trial, step, misled(getattr(trial, step), **ENDLESS))
-         for step in ("begin", "blend", "follow_plan")],
+         for step in ("begin", "settle", "follow_plan")],
         {"linear_jerk", "linear_acceleration"}),
     # Where a stop plan leads to is not verified.
-    "no places": ([(trial, "certify", misled(trial.certify, rows=0))], {"workspace", "tool_cone"}),
+    "no places": (
+        [(trial, step, misled(getattr(trial, step), rows=0)) for step in ("certify", "settle")],
+        {"workspace", "tool_cone"}),
     "no joints": (
-        [(trial, "certify", misled(trial.certify, most=np.inf, least=-np.inf))],
+        [(trial, step, misled(getattr(trial, step), most=np.inf, least=-np.inf))
+         for step in ("certify", "settle")],
         {"joint_torque_rate", "joint_acceleration"}),
     # The e-stop, stops and silence do nothing.
     "no stop": ([(Supervisor, "latch", keep), (Supervisor, "estop", keep)], {"stopping_time"}),

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from vla_ros.export import latency, parity
-from vla_ros.export.error import ExportError
+from vla_ros.export.error import ExportError, require
 from vla_ros.export.graphs_original import GraphsOriginal
-from vla_ros.export.precision import PRECISIONS, convert
 from vla_ros.policy.bundle import MANIFEST, Bundle
+
+PRECISIONS = ("fp16", "int8")
 
 Report = Callable[[str], None]
 
@@ -48,12 +49,13 @@ def check_runs(bundle: Bundle) -> None:
     """Run a bundle once.
 
     Raises:
-        ExportError: If what it gives is not finite.
+        ExportError: If what it gives is not finite; its manifest is taken away then.
 
     """
     original = GraphsOriginal(bundle)
     prepared = original.prepare(parity.random_observation(bundle.manifest, 0, bundle))
     if not np.isfinite(original.decode(prepared, [])).all():
+        (bundle.path / MANIFEST).unlink()
         msg = f"{bundle.path}: its actions are not finite on a random observation"
         raise ExportError(msg)
 
@@ -75,6 +77,9 @@ def finish(
     for precision in wanted:
         folder = variant_folder(bundle.path, precision)
         start(folder)
+        require("onnx")
+        from vla_ros.export.precision import convert  # noqa: PLC0415 - needs onnx
+
         bundles[precision] = convert(bundle, precision, folder)
         if original is not None:
             comparison = parity.compare(bundles[precision], original, args.observations)

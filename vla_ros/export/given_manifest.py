@@ -63,9 +63,9 @@ def sources(words: Sequence[str], content: Mapping[str, Any], where: Path) -> di
         kind = content["decoder"]["type"]
         msg = f"{where}: decoder.type: {kind} runs {', '.join(wanted)}: give {usage}"
         raise ExportError(msg)
-    for file in given.values():
-        if not file.is_file():
-            msg = f"{file}: there is no such file"
+    for path in given.values():
+        if not path.is_file():
+            msg = f"{path}: there is no such file"
             raise ExportError(msg)
     return {name: given[name] for name in wanted}
 

@@ -214,7 +214,7 @@ def read_meaning(
         "frame": action.get("frame"),
         "rotation": action.get("rotation"),
         "reference": action.get("reference"),
-        "rate_hz": float(rate),
+        "rate_hz": float(given["rate_hz"]),
         "names": list(names),
         "gripper": gripper,
     }
@@ -384,13 +384,13 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 
 def _read_robot(given: str) -> _Robot:
-    """Read a robot's names. `RobotConfig` checks all of the file, with more than exporting needs."""
+    """Read a robot's names, without all else that `RobotConfig` checks."""
     file = Path(given)
     if not file.is_file():
         file = share() / "config" / "robots" / f"{given}.yaml"
     try:
         content = parse_yaml(file.read_text(encoding="utf-8"))
-        parameters = content["/**"]["ros__parameters"]  # type: ignore[index]
+        parameters = content["/**"]["ros__parameters"]
         robot, bounds = parameters["robot"], parameters["bounds"]
         joints = tuple(str(joint) for joint in robot["joints"])
         has_gripper = bool(robot.get("gripper_joints"))

@@ -20,7 +20,7 @@ from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.decoders import make_decoder
 from vla_ros.policy.decoders.noise import generator, normal
 from vla_ros.policy.inputs import InputBuilder
-from vla_ros.policy.manifest import DiffusionDecoder, DirectDecoder, Manifest
+from vla_ros.policy.manifest import DiffusionDecoder, FlowDecoder, Manifest
 from vla_ros.policy.normalise import denormalise
 from vla_ros.types import Array, JointSample
 
@@ -161,11 +161,12 @@ def compare(bundle: Bundle, original: Original, observations: int, seed: int = 0
 def noise(manifest: Manifest, stamp_ns: int) -> list[NDArray[np.float32]]:
     """Return the noise that the decoder draws for an observation, in its order."""
     decoder, action = manifest.decoder, manifest.action
-    if isinstance(decoder, DirectDecoder):
+    if not isinstance(decoder, FlowDecoder | DiffusionDecoder):
         return []
-    diffuses = isinstance(decoder, DiffusionDecoder)
-    horizon = decoder.horizon if diffuses else action.chunk
-    again = decoder.steps - 1 if diffuses and decoder.scheduler == "ddpm" else 0
+    horizon, again = action.chunk, 0
+    if isinstance(decoder, DiffusionDecoder):
+        horizon = decoder.horizon
+        again = decoder.steps - 1 if decoder.scheduler == "ddpm" else 0
     rng = generator(decoder.seed, stamp_ns)
     return [normal(rng, (1, horizon, action.width)) for _ in range(1 + again)]
 

@@ -11,7 +11,6 @@ from vla_ros.export.error import ExportError
 from vla_ros.policy.bundle import MANIFEST, Bundle, write_manifest
 from vla_ros.yaml_text import parse_yaml
 
-PRECISIONS = ("fp16", "int8")
 INLINE_BYTES = 1_800_000_000
 """Weights beyond this go into a file of their own: protobuf's limit is 2 GB."""
 

@@ -5,32 +5,12 @@ They become ONNX, which runs without torch, or with `--backend torch` stay what 
 
 import argparse
 import shutil
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from vla_ros.export import finish, given_manifest
-from vla_ros.export.error import ExportError
+from vla_ros.export.error import ExportError, require
 from vla_ros.export.graphs_original import GraphsOriginal
-from vla_ros.export.torch_graph import TorchGraph, write_onnx
-
-
-class _Program:
-    """Runs a graph in torch, as a backend does."""
-
-    def __init__(self, graph: TorchGraph) -> None:
-        self._graph = graph
-
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return self._graph.run(inputs)
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry out `vla_ros export torch`."""
+    require("torch", "onnx", "onnxscript")
+    from vla_ros.export.torch_graph import write_onnx  # noqa: PLC0415 - needs torch
+    from vla_ros.export.torch_source import Program, read_program  # noqa: PLC0415
+
     content = given_manifest.read(args.manifest)
     files = given_manifest.sources(args.source, content, args.manifest)
     if args.backend == "torch" and (args.fp16 or args.int8):
@@ -62,58 +46,5 @@ def run(args: argparse.Namespace) -> int:
         else:
             write_onnx(graph, args.out)
     bundle = given_manifest.write(content, entries, args.manifest, args.out)
-    original = GraphsOriginal(bundle, {name: _Program(graph) for name, graph in graphs.items()})
+    original = GraphsOriginal(bundle, {name: Program(graph) for name, graph in graphs.items()})
     return finish.finish(bundle, original, args, partial(print, flush=True))
-
-
-def read_program(name: str, file: Path, content: Mapping[str, Any]) -> TorchGraph:
-    """Return a program as a graph; its inputs are named as the arguments that it was exported with.
-
-    Args:
-        name: Of the graph.
-        file: What `torch.export.save` wrote.
-        content: The manifest, which names the outputs.
-
-    Raises:
-        ExportError: If the file is no such program, or the manifest names other outputs.
-
-    """
-    try:
-        program = torch.export.load(str(file))
-    except Exception as err:  # torch raises what its reader happens to stumble over
-        msg = f"{file}: is no program of torch.export: {' '.join(str(err).split())[:200]}"
-        raise ExportError(msg) from err
-    wanted = set(program.graph_signature.user_inputs)
-    examples = {
-        node.name: _example(node, file)
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in wanted
-    }
-    outputs = given_manifest.output_names(content, name)
-    count = len(program.graph_signature.user_outputs)
-    if len(outputs) != count:
-        msg = (
-            f"{file}: gives {count} outputs, but the manifest names {len(outputs)} for graph "
-            f"{name!r}: {', '.join(outputs)}"
-        )
-        raise ExportError(msg)
-    return TorchGraph(name, program.module(), examples, tuple(outputs), program)
-
-
-def _example(node: Any, file: Path) -> torch.Tensor:  # noqa: ANN401 - torch.fx.Node
-    """Return zeros of an input's shape; an open first axis is the batch, 1."""
-    value = node.meta["val"]
-    shape = []
-    for axis, length in enumerate(value.shape):
-        if isinstance(length, int):
-            shape.append(length)
-        elif axis == 0:
-            shape.append(1)
-        else:
-            msg = f"{file}: {node.name}: the length of axis {axis} is open: export it with one"
-            raise ExportError(msg)
-    if value.dtype.is_floating_point:
-        generator = np.random.default_rng(0)
-        numbers = torch.from_numpy(generator.random(shape, np.float32))
-        return numbers.to(value.dtype)
-    return torch.zeros(shape, dtype=value.dtype)

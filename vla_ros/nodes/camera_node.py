@@ -13,6 +13,7 @@ from vla_ros.nodes._common import (
     SENSOR_QOS,
     Diagnostics,
     Health,
+    Laps,
     Percentiles,
     Rate,
     declare,
@@ -22,6 +23,7 @@ from vla_ros.nodes._common import (
 )
 from vla_ros.observation.image import ImageError, decode_compressed, decode_image, fit_image
 from vla_ros.policy.bundle import Bundle
+from vla_ros.policy.cadence import Cadence
 from vla_ros.policy.manifest import Camera
 from vla_ros.types import ImageArray
 
@@ -49,7 +51,10 @@ class CameraNode(Node):
             msg = f"parameter 'transport' is {transport!r}, but must be 'raw' or 'compressed'"
             raise ValueError(msg)
         chosen = [name for name in names if name] or bundle.camera_names
-        self._streams = [_Stream(self, bundle.camera(name), transport) for name in chosen]
+        self._cadence = Cadence()
+        self._streams = [
+            _Stream(self, bundle.camera(name), transport, self._cadence) for name in chosen
+        ]
         self._diagnostics = Diagnostics(self, self._health)
         self.get_logger().info(
             f"bundle {bundle.manifest.name!r} ({bundle.path}): cameras {', '.join(chosen)}, "
@@ -59,6 +64,7 @@ class CameraNode(Node):
     def _health(self, time_ns: int) -> Health:
         faults = [fault for stream in self._streams for fault in stream.faults(time_ns)]
         values = {k: v for stream in self._streams for k, v in stream.values(time_ns).items()}
+        values |= self._cadence.report().values()
         if faults:
             return Health(DiagnosticStatus.WARN, "; ".join(faults), values)
         return Health(DiagnosticStatus.OK, "all cameras deliver", values)
@@ -67,8 +73,9 @@ class CameraNode(Node):
 class _Stream:
     """One camera: its subscription, its publisher and its counts."""
 
-    def __init__(self, node: Node, camera: Camera, transport: str) -> None:
+    def __init__(self, node: Node, camera: Camera, transport: str, cadence: Cadence) -> None:
         self._node = node
+        self._cadence = cadence
         self._camera = camera
         self._created_ns = now_ns(node)
         self._last_stamp_ns = -1
@@ -125,11 +132,13 @@ class _Stream:
         self._age_ms.add((time_ns - stamp_ns) / 1e6)
         if not self._is_newer(stamp_ns, time_ns):
             return
+        lap = Laps(self._cadence.add)
         try:
             image = fit_image(decode(message), self._camera.image)
         except ImageError as err:
             self._refuse(str(err))
             return
+        lap("decode")
         self._undecodable_now = False
         self._publish(message, image)
         self._work_ms.add((now_ns(self._node) - time_ns) / 1e6)

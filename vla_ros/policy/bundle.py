@@ -131,24 +131,23 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> Bundle:
 
     """
     file = folder / MANIFEST
+    unknown = dict.fromkeys(_named_files(content), "0" * 64)
+    draft = parse_manifest({**content, "files": unknown}, file)
     files: dict[str, str] = {}
-    for name in _named_files(content):
-        try:
-            files[name] = sha256(folder / check_file_name(name))
-        except (OSError, ValueError) as err:
-            reason = getattr(err, "strerror", None) or err
-            msg = f"{file}: files.{name}: {reason}: put the file there before the manifest"
-            raise BundleError(msg) from err
-        if name.endswith(".onnx"):
-            try:
-                external = read_onnx(folder / name).external
-            except OnnxFileError as err:
-                msg = f"{file}: files.{name}: {err}"
-                raise BundleError(msg) from err
-            for location in external:
-                weights = _beside(name, location)
-                if (folder / weights).is_file():
+    try:
+        for name in unknown:
+            files[name] = sha256(folder / name)
+        for graph in draft.graphs:
+            if graph.backend == "onnx" and graph.file is not None:
+                for location in read_onnx(folder / graph.file).external:
+                    weights = _beside(graph.file, check_file_name(location))
                     files[weights] = sha256(folder / weights)
+    except OSError as err:
+        msg = f"{file}: {err.filename}: {err.strerror}: put the files there before the manifest"
+        raise BundleError(msg) from err
+    except ValueError as err:  # of the graph, or of where its weights lie
+        msg = f"{file}: graphs: {err}"
+        raise BundleError(msg) from err
     manifest = parse_manifest({**content, "files": files}, file)
     text = yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, width=100)
     file.write_text(text, encoding="utf-8")
@@ -166,9 +165,12 @@ def sha256(path: Path) -> str:
 
 def _named_files(content: Mapping[str, Any]) -> list[str]:
     """Return the files that a manifest's content names, which nobody has checked."""
-    names = [graph.get("file") for graph in content["graphs"]]
-    names.append((content.get("instruction") or {}).get("tokenizer"))
-    return [name for name in names if name is not None]
+    graphs, instruction = content.get("graphs"), content.get("instruction")
+    sections = [*graphs] if isinstance(graphs, list | tuple) else []
+    names = [section.get("file") for section in sections if isinstance(section, dict)]
+    if isinstance(instruction, dict):
+        names.append(instruction.get("tokenizer"))
+    return [name for name in names if isinstance(name, str)]
 
 
 def _manifest_file(path: Path) -> Path:

@@ -37,6 +37,18 @@ Faults = Iterator[tuple[str, str]]
 
 def contradictions(manifest: Manifest) -> Faults:
     """Yield each key that contradicts another, and why."""
+    of_sections = list(_section_faults(manifest))
+    yield from of_sections
+    if not of_sections:
+        # The shapes follow from the sections.
+        yield from _tensor_faults(manifest)
+    for key, name in manifest.file_names.items():
+        if name not in manifest.files:
+            yield key, f"{name!r} has no SHA-256 under 'files'"
+
+
+def _section_faults(manifest: Manifest) -> Faults:
+    """Yield what is wrong with each section, and with the graphs but for their shapes."""
     yield from _history_faults(manifest.history)
     yield from _camera_faults(manifest)
     if manifest.state is not None:
@@ -46,14 +58,8 @@ def contradictions(manifest: Manifest) -> Faults:
     yield from _action_faults(manifest.action)
     yield from _entry_faults("action", manifest.action)
     yield from _input_name_faults(manifest)
-    graphs = list(_graph_faults(manifest))
-    yield from graphs
-    if not graphs:
-        yield from _decoder_faults(manifest)
-        yield from _tensor_faults(manifest)
-    for key, name in manifest.file_names.items():
-        if name not in manifest.files:
-            yield key, f"{name!r} has no SHA-256 under 'files'"
+    yield from _graph_faults(manifest)
+    yield from _decoder_faults(manifest)
 
 
 def _history_faults(history: History) -> Faults:

@@ -85,9 +85,23 @@ def check_file_name(name: str) -> str:
     return name
 
 
+def _label(text: str) -> str:
+    """Refuse a name that would do something to a terminal or a log, or that nobody can read.
+
+    Raises:
+        ValueError: If it does.
+
+    """
+    if not text.isprintable():
+        msg = "must be of printable characters"
+        raise ValueError(msg)
+    return text
+
+
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 TensorName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_./:-]+$")]
 Text = Annotated[str, Field(min_length=1)]
+Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_label)]
 FileName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(check_file_name)]
 Real = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False), BeforeValidator(_number)]
@@ -102,7 +116,7 @@ Cache = Annotated[dict[TensorName, TensorName], Field(min_length=1)]
 class _Section(BaseModel):
     """Immutable, and without unknown keys: a misspelt key must not become a silent default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class Identity(_Section):
@@ -250,7 +264,7 @@ class State(_Section):
     """
 
     input: TensorName = "state"
-    names: Annotated[tuple[Text, ...], Field(min_length=1)]
+    names: Annotated[tuple[Label, ...], Field(min_length=1)]
     normalisation: Normalisation
     size: Count | None = None
 
@@ -343,7 +357,7 @@ class Graph(_Section):
     name: Name
     backend: Literal["onnx", "torch", "triton", "openpi"] = "onnx"
     file: FileName | None = None
-    model: Text | None = None
+    model: Label | None = None
     inputs: dict[TensorName, Tensor]
     outputs: Annotated[dict[TensorName, Tensor], Field(min_length=1)]
 
@@ -512,7 +526,7 @@ class Action(_Section):
     reference: Literal["observation", "previous"] | None = None
     rate_hz: Positive
     chunk: Count
-    names: Annotated[tuple[Text, ...], Field(min_length=1)]
+    names: Annotated[tuple[Label, ...], Field(min_length=1)]
     normalisation: Normalisation
     size: Count | None = None
     gripper: Gripper | None
@@ -547,7 +561,7 @@ class Manifest(_Section):
     """
 
     schema_version: Literal[2]
-    name: Text
+    name: Label
     history: History = History()
     cameras: Annotated[tuple[Camera, ...], Field(min_length=1)]
     state: State | None = None

@@ -64,6 +64,15 @@ def check_joint_names(action: Action, joints: tuple[str, ...]) -> None:
         raise MotionError(msg)
 
 
+def leads_to_places(action: Action) -> bool:
+    """Return whether actions lead to places rather than being motions of their own.
+
+    Then what was executed otherwise since the observation is to be made up for, see
+    `vla_ros.policy.catch_up`.
+    """
+    return action.type in {"pose", "joint_position"} or action.reference == "observation"
+
+
 def to_motion(
     actions: Array, action: Action, observation: Observation, chain: SerialChain | None
 ) -> Motion:

@@ -7,6 +7,7 @@ numbers of its fields are those of `onnx.proto3` (https://github.com/onnx/onnx, 
 """
 
 import mmap
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,8 @@ def read_onnx(file: Path) -> OnnxFile:
         raise OnnxFileError(msg)
     with file.open("rb") as stream:
         head = stream.read(4)
-        for magic, kind in ((b"PK\x03\x04", "a zip"), (b"\x80\x02", "a pickle")):
-            if head.startswith(magic):
+        for magic, kind in ((rb"PK\x03\x04", "a zip"), (rb"\x80[\x02-\x05]", "a pickle")):
+            if re.match(magic, head):
                 msg = f"is {kind} as PyTorch writes it, no ONNX graph: export it to ONNX"
                 raise OnnxFileError(msg)
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -1,5 +1,6 @@
 """The model of a bundle: from an observation to a chunk of actions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ from vla_ros.policy.backends import Backend, BackendError, BackendOptions, open_
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.decoders import DecodingError, make_decoder
 from vla_ros.policy.inputs import InputBuilder, InputError
-from vla_ros.policy.manifest import Tensor
-from vla_ros.policy.motion import MotionError, to_motion
+from vla_ros.policy.manifest import BundleError, Graph, Tensor
+from vla_ros.policy.motion import MotionError, leads_to_places, to_motion
 from vla_ros.policy.normalise import denormalise
 from vla_ros.policy.prefix import Prefix
 from vla_ros.policy.rotations import RotationError
@@ -41,6 +42,9 @@ class Chunk:
             units, shape (n, k); None where a chunk was made by hand.
         joints: Speeds of the joints during each action, in the robot's order, rad/s, shape (n,
             dof); None where the actions are of the TCP.
+        anchored: Whether the actions lead to places rather than being motions of their own: then
+            what was executed otherwise since the observation is to be made up for.
+        continues: Whether the model was guided to go on with what was left of the running chunk.
 
     """
 
@@ -52,6 +56,8 @@ class Chunk:
     epoch: int = 0
     actions: Array | None = None
     joints: Array | None = None
+    anchored: bool = False
+    continues: bool = False
 
 
 class Policy:
@@ -84,7 +90,7 @@ class Policy:
         self._graphs: dict[str, Backend] = {}
         for graph in manifest.graphs:
             backend = open_backend(bundle, graph, options or BackendOptions())
-            backend.run({name: _blank(spec) for name, spec in graph.inputs.items()})
+            _try(backend, graph, bundle)
             self._graphs[graph.name] = backend
 
     @property
@@ -105,26 +111,71 @@ class Policy:
         """
         return self._inputs.unknown_words(instruction)
 
-    def infer(self, observation: Observation, prefix: Prefix | None = None) -> Chunk:
+    def infer(
+        self,
+        observation: Observation,
+        prefix: Prefix | None = None,
+        *,
+        lap: Callable[[str], None] | None = None,
+    ) -> Chunk:
         """Return the actions for an observation: of the same one, and prefix, always the same.
 
         Args:
             observation: What the model is shown.
             prefix: What is left of the running chunk, to go on with where `takes_prefix`.
+            lap: Called as each of the stages `preprocess`, `inference` and `postprocess` ends, with
+                its name, for whoever times them.
 
         Raises:
             PolicyError: If the observation lacks what the model needs, the model cannot be run, or
                 its output stands for no motion of this robot.
 
         """
-        action = self._action
+        action, lap = self._action, lap or _untimed
+        actions = self.predict(observation, prefix, lap=lap)
         try:
+            # Of numbers too large for a rotation comes NaN, which is refused below.
+            with np.errstate(over="ignore", invalid="ignore"):
+                motion = to_motion(actions, action, observation, self._chain)
+        except (MotionError, RotationError) as err:
+            raise PolicyError(str(err)) from err
+        finite = np.isfinite(motion.twists).all(axis=1)
+        if not finite.all():
+            msg = f"the model's output is no finite motion: action {int(np.argmin(finite))}"
+            raise PolicyError(msg)
+        lap("postprocess")
+        return Chunk(
+            stamp_ns=observation.stamp_ns,
+            period_ns=self._period_ns,
+            twists=motion.twists,
+            gripper=motion.gripper,
+            instruction=observation.instruction,
+            epoch=observation.epoch,
+            actions=actions,
+            joints=motion.joints,
+            anchored=leads_to_places(action),
+            continues=prefix is not None and self.takes_prefix,
+        )
+
+    def predict(
+        self,
+        observation: Observation,
+        prefix: Prefix | None = None,
+        *,
+        lap: Callable[[str], None] | None = None,
+    ) -> Array:
+        """Return `Chunk.actions` alone, for which nothing of the robot need be known.
+
+        Arguments and errors are those of `infer`.
+        """
+        action, lap = self._action, lap or _untimed
+        try:
+            inputs = self._inputs(observation)
+            lap("preprocess")
             outputs = self._decoder.decode(
-                self._graphs,
-                self._inputs(observation),
-                stamp_ns=observation.stamp_ns,
-                prefix=prefix,
+                self._graphs, inputs, stamp_ns=observation.stamp_ns, prefix=prefix
             )
+            lap("inference")
         except (InputError, DecodingError) as err:
             raise PolicyError(str(err)) from err
         except BackendError as err:
@@ -135,25 +186,37 @@ class Policy:
             row, column = np.argwhere(~np.isfinite(actions))[0]
             msg = f"the model's output is not finite: {action.names[column]} of action {row}"
             raise PolicyError(msg)
-        try:
-            motion = to_motion(actions, action, observation, self._chain)
-        except (MotionError, RotationError) as err:
-            raise PolicyError(str(err)) from err
-        return Chunk(
-            stamp_ns=observation.stamp_ns,
-            period_ns=self._period_ns,
-            twists=motion.twists,
-            gripper=motion.gripper,
-            instruction=observation.instruction,
-            epoch=observation.epoch,
-            actions=actions,
-            joints=motion.joints,
-        )
+        return actions
 
     def close(self) -> None:
         """Close what runs the graphs."""
         for backend in self._graphs.values():
             backend.close()
+
+
+def _untimed(_stage: str) -> None:
+    pass
+
+
+def _try(backend: Backend, graph: Graph, bundle: Bundle) -> None:
+    """Run a graph on zeros, and check what comes out.
+
+    Raises:
+        BundleError: If it cannot be run, or its outputs are not the manifest's.
+
+    """
+    where = f"the bundle {bundle.path}: graph {graph.name!r}"
+    try:
+        outputs = backend.run({name: _blank(spec) for name, spec in graph.inputs.items()})
+    except BackendError as err:
+        msg = f"{where}: cannot be run: {err}"
+        raise BundleError(msg) from err
+    for name, spec in graph.outputs.items():
+        shape = tuple(outputs[name].shape) if name in outputs else None
+        if shape != spec.shape:
+            found = "is not given" if shape is None else f"has the shape {list(shape)}"
+            msg = f"{where}: output {name!r} {found}, but the manifest says {list(spec.shape)}"
+            raise BundleError(msg)
 
 
 def _blank(spec: Tensor) -> NDArray[Any]:

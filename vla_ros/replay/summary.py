@@ -5,7 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from vla_ros.replay.bags import BagError
+from vla_ros.policy.cadence import CadenceReport, parse
+from vla_ros.replay.bags import BagError, read_bag
 from vla_ros.replay.judge import JudgeError, judge_bag
 from vla_ros.replay.timing import latencies
 
@@ -38,19 +39,51 @@ def measure(
 def summarise(bag: Path, robot_file: Path) -> dict[str, object]:
     """Return the figures of `measure` as a run's summary has them.
 
-    `by_bound` is `violations_by_bound` there. Of a bag that cannot be judged `problem` says why,
+    `by_bound` is `violations_by_bound` there, and `cadence` what `CadenceReport.as_dict` says, or
+    None where no node reported it. Of a bag that cannot be judged `problem` says why,
     `violations` is None, and the timing is there as far as the bag can be read.
     """
     try:
         figures = measure(bag, robot_file)
     except (BagError, JudgeError) as err:
-        return {"violations": None, **_timing(bag), "problem": str(err)}
+        told = {"violations": None, **_timing(bag), "problem": str(err)}
+        return told | {"cadence": _cadence(bag)}
     chosen = {
         "violations": figures["violations"],
         "violations_by_bound": figures["by_bound"],
         "ticks": figures["ticks"],
     }
-    return chosen | {key: _rounded(figures[key]) for key in _TIMING}
+    timing = {key: _rounded(figures[key]) for key in _TIMING}
+    return chosen | timing | {"cadence": _cadence(bag)}
+
+
+def cadence(bag: Path) -> CadenceReport | None:
+    """Return what the nodes last reported of their cadence, or None if none did.
+
+    Raises:
+        BagError: If the bag cannot be read.
+
+    """
+    last: dict[str, CadenceReport] = {}
+    for _, _, message in read_bag(bag, ["/diagnostics"]):
+        for status in message.status:
+            report = parse({pair.key: pair.value for pair in status.values})
+            if report is not None:
+                last[status.name] = report
+    if not last:
+        return None
+    first, *others = last.values()
+    for other in others:
+        first = first.joined(other)
+    return first
+
+
+def _cadence(bag: Path) -> dict[str, object] | None:
+    try:
+        report = cadence(bag)
+    except (BagError, ValueError):  # a bag that cannot be read, or of another version
+        return None
+    return None if report is None else report.as_dict()
 
 
 _TIMING = (

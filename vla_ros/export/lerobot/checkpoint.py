@@ -44,7 +44,7 @@ _SAFETENSORS_TYPES = {
     "U8": "u1",
     "BOOL": "?",
 }
-_LARGEST_HEADER = 100_000_000
+_SHORTEST_HEADER, _LARGEST_HEADER = len("{}"), 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ class _Processor:
         if mode not in _STATISTICS:
             msg = f"{self.file}: norm_map: {kind}: {mode!r} is none of {', '.join(_STATISTICS)}"
             raise ExportError(msg)
-        found = []
+        found: list[NDArray[np.float64]] = []
         for statistic in _STATISTICS[mode]:
             name = f"{key}.{statistic}"
             if name not in self.statistics:
@@ -278,7 +278,8 @@ class _Processor:
             )
             raise ExportError(msg)
         mode, numbers = self._numbers(key, "VISUAL")
-        mean, std = np.zeros(3), np.ones(3)
+        mean: NDArray[np.float64] = np.zeros(3)
+        std: NDArray[np.float64] = np.ones(3)
         for values in numbers:
             if len(values) not in {1, 3}:
                 msg = f"{self.statistics_file}: {key}: has {len(values)} numbers, not one a colour"
@@ -361,7 +362,7 @@ def read_safetensors(file: Path) -> dict[str, NDArray[np.float64]]:
     try:
         content = file.read_bytes()
         length = int.from_bytes(content[:8], "little")
-        if not len("{}") <= length <= min(len(content) - 8, _LARGEST_HEADER):
+        if not _SHORTEST_HEADER <= length <= min(len(content) - 8, _LARGEST_HEADER):
             msg = "its header is cut off"
             raise ValueError(msg)  # noqa: TRY301 - told below, as all that is wrong with it
         header = json.loads(content[8 : 8 + length])

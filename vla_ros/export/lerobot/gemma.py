@@ -63,7 +63,7 @@ def run(
     return model.norm(hidden), cache
 
 
-def _forward(  # noqa: ANN202 - as transformers' own
+def _forward(
     self: Any,
     *,
     inputs_embeds: Tensor,
@@ -72,7 +72,7 @@ def _forward(  # noqa: ANN202 - as transformers' own
     past_key_values: Cache | None = None,
     use_cache: bool = False,
     adarms_cond: None = None,
-):
+) -> SimpleNamespace:
     """Stand in for `GemmaModel.forward`, as far as lerobot's pi0 calls it."""
     del adarms_cond  # pi0 has none; pi0.5, which has, is not exported
     hidden, cache = run(self, inputs_embeds, attention_mask, position_ids, past_key_values)

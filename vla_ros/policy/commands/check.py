@@ -1,7 +1,7 @@
 """`vla_ros bundle check`: load a bundle, open its graphs, and run each once.
 
 Exit code 0: all of it is good. 1: it cannot be used. 2: no fault was found, but a graph could not
-be tried here.
+be tried here, or was not to be.
 """
 
 import argparse
@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of one inference")
     parser.add_argument(
         "--server", default="", help="host:port, or URL, of graphs of backend triton or openpi"
+    )
+    parser.add_argument(
+        "--no-run", action="store_true", help="open no graph: nothing of the bundle is run"
     )
 
 
@@ -82,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         code = BAD
     for index, graph in enumerate(manifest.graphs):
         title = f"graphs[{index}] {graph.name!r} ({graph.backend})"
-        obstacle = _obstacle(graph, args.server)
+        obstacle = "--no-run" if args.no_run else _obstacle(graph, args.server)
         if obstacle:
             print(f"{title}: not tried: {obstacle}")
             code = code or UNTRIED
@@ -95,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     verdicts = {
         GOOD: "good",
         BAD: "cannot be used",
-        UNTRIED: "no fault was found, but not every graph could be tried here",
+        UNTRIED: "no fault was found, but not every graph was tried",
     }
     print(f"{bundle.path}: {verdicts[code]}", file=sys.stderr if code == BAD else sys.stdout)
     return code

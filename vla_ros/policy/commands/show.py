@@ -1,7 +1,11 @@
-"""`vla_ros bundle show`: what a model takes and gives, as a table."""
+"""`vla_ros bundle show`: what a model takes and gives, as a table.
+
+Of a single ONNX file, its inputs and outputs: what a manifest for it has to name.
+"""
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from vla_ros.policy.bundle import Bundle
@@ -17,6 +21,7 @@ from vla_ros.policy.manifest import (
     Tensor,
     printable,
 )
+from vla_ros.policy.onnx_file import OnnxFileError, read_onnx
 
 _TITLE_WIDTH = 12
 _UNITS = {
@@ -33,18 +38,49 @@ Lines = Iterator[tuple[str, str]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
+    parser.description = __doc__
     add_folder(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; return the exit code.
+    """Print the table, or what an ONNX file takes and gives; return the exit code.
 
     Raises:
         BundleError: If the bundle cannot be used.
+        ValueError: If the file is no ONNX graph.
 
     """
-    print(table(load(args)))
+    if args.folder.suffix == ".onnx" and args.folder.is_file():
+        print(onnx_table(args.folder))
+    else:
+        print(table(load(args)))
     return 0
+
+
+def onnx_table(file: Path) -> str:
+    """Return the inputs and outputs of an ONNX file that has no manifest yet.
+
+    Raises:
+        ValueError: If it is no ONNX graph.
+
+    """
+    try:
+        content = read_onnx(file)
+    except OnnxFileError as err:
+        msg = f"{file} {err}"
+        raise ValueError(msg) from err
+    lines = [
+        f"{title:5}{name} {tensor.type} "
+        + (
+            "of any shape"
+            if tensor.shape is None
+            else str([axis or "any" for axis in tensor.shape])
+        )
+        for title, side in (("in", content.inputs), ("out", content.outputs))
+        for name, tensor in side.items()
+    ]
+    lines += [f"{'file':5}{name}" for name in content.external]
+    return "\n".join(map(printable, lines))
 
 
 def table(bundle: Bundle) -> str:

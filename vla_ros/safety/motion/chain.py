@@ -1,7 +1,8 @@
 """Kinematics of the chain from base to TCP, where compiled functions need them.
 
-The chain is an array (n + 1, 16), a row a joint and one for the TCP: the fixed rotation (9, row by
-row) and translation (3) from the frame before, the joint's axis (3), and 1 where it slides.
+The chain is an array (n + 1, 26), a row a joint and one for the TCP: the fixed rotation (9, row by
+row) and translation (3) from the frame before, the joint's axis (3), 1 where it slides, and what it
+moves (10, see `dynamics`).
 
 The changes of the Jacobian follow from itself. Its column i is what joint i makes of the TCP's
 velocity, (v_i, w_i). A joint j before i carries it along: w_j x v_i, w_j x w_i; a joint j from i on
@@ -15,7 +16,7 @@ import numpy as np
 from vla_ros.safety.motion.compiled import State, compiled
 from vla_ros.types import Array
 
-COLUMNS = 16
+COLUMNS = 26
 
 
 @compiled
@@ -23,7 +24,7 @@ def jacobian_at(chain: Array, position: Array, out: Array, tcp: Array, rotation:
     """Set the TCP's Jacobian and pose, in the base frame.
 
     Args:
-        chain: As the module says, (n + 1, 16).
+        chain: As the module says, (n + 1, COLUMNS).
         position: Of the joints, rad, (n,) or more.
         out: The Jacobian, linear above angular, (6, n) or more.
         tcp: Position of the TCP in m, (3,).
@@ -47,7 +48,7 @@ def jacobian_at(chain: Array, position: Array, out: Array, tcp: Array, rotation:
             if slides:
                 tcp[i] += position[joint] * axis
         angle = 0.0 if slides else position[joint]
-        _turn(turned, row[12], row[13], row[14], angle, rotation)
+        turn(turned, row[12], row[13], row[14], angle, rotation)
     _step(chain[n], tcp, rotation, turned)
     for i in range(3):
         for j in range(3):
@@ -71,7 +72,7 @@ def _step(row: Array, place: Array, rotation: Array, turned: Array) -> None:
 
 
 @compiled
-def _turn(frame: Array, a: float, b: float, c: float, angle: float, out: Array) -> None:
+def turn(frame: Array, a: float, b: float, c: float, angle: float, out: Array) -> None:
     """Set `out` to `frame` times the rotation by `angle` about the unit axis (a, b, c)."""
     s, k = math.sin(angle), math.cos(angle)
     u = 1.0 - k

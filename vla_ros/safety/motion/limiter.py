@@ -32,8 +32,8 @@ slow_way x + slow_way_of_acceleration a <= d instead, with slow_way = 1.5 way an
 slow_way_of_acceleration = way^2 / 2: then d falls by the sum of two exponentials with the rates
 1 / way and 2 / way, whose decelerations, at most 0.4 x / way, and jerks are within those of a plan.
 
-**In code.** Between Pinocchio's dynamics and DAQP's program, a tick is compiled (`trial`), and all
-that it knows is one record (`state`).
+**In code.** But for DAQP's program, a tick is compiled (`trial`), and all that it knows is one
+record (`state`).
 
 **Outside of a bound** (pushed there, or started there) its room counts as 0: motion further out is
 refused, along it and back in is allowed.
@@ -62,8 +62,6 @@ Output = Literal["twist", "joint_velocity"]
 _LONGEST_PERIOD = 1.5
 _LOST_TICKS = 1.0
 """Ticks that may pass uncounted while the arm moves on, for which room is kept."""
-_SHARES = (1.0, 0.5)
-"""Parts of the way from the present plan to the program's motion that are tried."""
 _FREEDOMS = 6
 _NOTHING = 1e-9
 """Amounts smaller than this are rounding, not a bound that acts."""
@@ -104,7 +102,8 @@ class MotionLimiter:
         bounds = robot.bounds
         self._n, self._robot = n, robot
         self._twists = output == "twist"
-        self._model = model = ArmModel(robot, urdf)
+        model = ArmModel(robot, urdf)
+        self._links = model.links
         period = 1.0 / rate_hz
         self._plan = StopPlan.of(
             bounds.stopping_time,
@@ -127,14 +126,9 @@ class MotionLimiter:
         # Views of the record, by joint.
         self._velocity: Array = state["velocity"][:n]
         self._position: Array = state["position"][:n]
-        self._trial: Array = state["trial"][:n]
-        self._trial_change: Array = state["trial_change"][:n]
-        self._trial_torque: Array = state["trial_torque"][:n]
         self._acceleration: Array = state["acceleration"][:n]
         self._torque: Array = state["torque"][:n]
-        self._before: Array = state["place_before"][:n]
         self._seen: Array = state["seen"][:n]
-        self._mass: Array = state["mass"][:n, :n]
         self._target: Array = state["target"]
         self._twist: Array = state["twist"]
         self._set_bounds(robot)
@@ -213,15 +207,14 @@ class MotionLimiter:
         self._aim_at(target)
         places = self._places
         found = trial.begin(
-            self._record, self._ring, self._model.links, places.surfaces, places.points,
+            self._record, self._ring, self._links, places.surfaces, places.points,
             places.rows, places.slopes, places.indices, self._acting, seconds, age,
         )  # fmt: skip
         if found == trial.BLIND:
             return self._motion
         new_plan = found == trial.TRY and self._follow()
         if not new_plan:
-            trial.follow_plan(self._record)
-            self._torque[:] = self._model.torque(self._position, self._velocity, self._acceleration)
+            trial.follow_plan(self._record, self._links)
         self._motion = self._told(certified=new_plan)
         return self._motion
 
@@ -237,32 +230,18 @@ class MotionLimiter:
 
     def _follow(self) -> bool:
         """Send what is nearest to the target and has a plan; return False if there is no such."""
-        model = self._model
-        self._mass[:] = model.mass(self._position)
-        # The torque before, by what is known now of where the arm is: what was learnt since is no
-        # change of torque.
-        self._torque[:] = model.torque(self._before, self._velocity, self._acceleration)
-        if self._certify(aim=True):
+        record, links, places = self._record, self._links, self._places
+        if trial.certify(record, links, places.rows, places.indices, self._acting):
             return True
-        links, places, program = model.links, self._places, self._program
-        trial.tell(self._record, places.rows, places.indices, self._acting)
+        program = self._program
         rows = trial.assemble(
-            self._record, links, places.rows, places.slopes,
+            record, links, places.rows, places.slopes,
             program.metric, program.gain, program.matrix, program.low, program.high,
         )  # fmt: skip
         found = program.solve(rows)
         if found is None:
             return False
-        trial.propose(self._record, found)
-        return any(
-            trial.blend(self._record, share) and self._certify(aim=False) for share in _SHARES
-        )
-
-    def _certify(self, *, aim: bool) -> bool:
-        """Send the trial if its plan keeps every bound."""
-        self._trial_torque[:] = self._model.torque(self._position, self._trial, self._trial_change)
-        places = self._places
-        return trial.certify(self._record, self._model.links, places.rows, places.indices, aim=aim)
+        return trial.settle(record, links, places.rows, places.indices, found)
 
     # --- what is told ----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from vla_ros.kinematics import KinematicsError
 from vla_ros.robot import RobotConfig
 from vla_ros.safety.motion.chain import COLUMNS
 from vla_ros.safety.motion.compiled import State
+from vla_ros.safety.motion.dynamics import FIRST_MOMENT, GRAVITY, INERTIA, MASS
 from vla_ros.types import Array
 
 _SAMPLES = 400
@@ -190,6 +191,12 @@ def _links(model: pin.Model, data: pin.Data, tcp: pin.SE3) -> Array:
         slides = not moves[3:].any()
         links[index, :9], links[index, 9:12] = placement.rotation.ravel(), placement.translation
         links[index, 12:15], links[index, 15] = moves[:3] if slides else moves[3:], slides
+        body = model.inertias[index + 1]
+        lever = pin.skew(body.lever)
+        links[index, MASS] = body.mass
+        links[index, FIRST_MOMENT : FIRST_MOMENT + 3] = body.mass * body.lever
+        about_origin = body.inertia - body.mass * lever @ lever
+        links[index, INERTIA:] = about_origin[np.triu_indices(3)]
     links[n, :9], links[n, 9:12] = tcp.rotation.ravel(), tcp.translation
     return links
 
@@ -213,7 +220,7 @@ def _reduced(robot: RobotConfig, urdf: str) -> pin.Model:
             waiting.append(_link(joint, "child"))
             tree.append(_fixed_unless(joint, robot.joints))
     model = pin.buildModelFromXML(ET.tostring(tree, encoding="unicode"))
-    model.gravity.linear = np.array([0.0, 0.0, -9.81])
+    model.gravity.linear = np.array([0.0, 0.0, -GRAVITY])
     return model
 
 

@@ -49,7 +49,7 @@ arms that turn a redundancy in their own way, which would leave it ever further 
 _STILL = 1e-9
 """Way in rad within the reaction delay up to which the arm is at rest."""
 _LEAST_VALUE = 0.01
-_MEMORY = 0.1
+_MEMORY = 0.05
 """Time in s for which the way of twists counts as not yet told by measured positions."""
 _EVEN = 1e-3
 """Share of a period by which even ticks may differ: rounding of stamps."""
@@ -167,16 +167,18 @@ def correct(s: State, ring: Array, age: float, h: float) -> None:
         square += (high - low) ** 2
         settled = settled and s.below[i] >= 0.0 and s.above[i] >= 0.0
     s.known, s.has_lost = 1, 0
+    # A vector of that size: any one joint may have all of it, but not all of them.
     slip = _astray(s) * (math.sqrt(square) + s.gone)
     for i in range(n):
         if not settled:
             _settle(s, i, math.inf if moves <= _STILL else h)
         s.position[i] = s.origin[i] + s.total[i]
-        s.error[i] = max(s.below[i], s.above[i]) + slip
+        error = max(s.below[i], s.above[i])
         if s.has_spread:
-            s.error[i] += s.spread[i]
-        size += s.error[i] * s.error[i]
-    s.error_size = math.sqrt(size)
+            error += s.spread[i]
+        s.error[i] = error + slip
+        size += error * error
+    s.error_size = math.sqrt(size) + slip
 
 
 @compiled

@@ -82,6 +82,8 @@ _FIELDS: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("place_before", _N),  # where the arm was before this tick, by what is known now
     # --- the model there ---
     ("jacobian", (6, MOST_JOINTS)),
+    ("turns", (MOST_JOINTS, 3, 3)),  # of the joints' frames, see `dynamics`
+    ("places", (MOST_JOINTS, 3)),
     ("mass", (MOST_JOINTS, MOST_JOINTS)),
     ("tcp", (3,)),
     ("rotation", (3, 3)),

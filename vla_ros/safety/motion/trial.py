@@ -1,4 +1,4 @@
-"""A tick in the parts between which the dynamics and the program are asked: see `limiter`."""
+"""A tick in the parts between which the program is asked: see `limiter`."""
 
 import math
 
@@ -7,6 +7,7 @@ import numpy as np
 from vla_ros.safety.motion import (
     algebra,
     chain,
+    dynamics,
     guard,
     joints,
     places,
@@ -32,6 +33,9 @@ _JOINTS_WEIGHT = 0.01
 _NO_BOUND = 1e30
 _JERK_CUBE = 1.0 / math.sqrt(3.0)
 """The program's cube in the ball of the jerk's bound."""
+
+_SHARES = (1.0, 0.5)
+"""Parts of the way from the present plan to the program's motion that are tried."""
 
 BLIND, PLAN, TRY = range(3)
 """What `begin` answers: the arm's place is not known; follow the plan; there is a trial."""
@@ -91,6 +95,13 @@ def begin(
     if s.target_kind == shaping.NO_TARGET or age < 0.0 or not shaping.shape(s, acting):
         return PLAN
     _set_change(s)
+    before_turns, before_places = np.empty((n, 3, 3)), np.empty((n, 3))
+    # The torque before, by what is known now of where the arm is: what was learnt since is no
+    # change of torque.
+    dynamics.set_frames(links, s.place_before, before_turns, before_places)
+    dynamics.torque(links, before_turns, before_places, s.velocity, s.acceleration, s.torque)
+    dynamics.set_frames(links, s.position, s.turns, s.places)
+    dynamics.mass(links, s.turns, s.places, s.mass)
     return TRY
 
 
@@ -101,18 +112,31 @@ def _set_change(s: State) -> None:
 
 
 @compiled
-def certify(record: Records, links: Array, rows: Array, indices: Integers, aim: bool) -> bool:  # noqa: FBT001
-    """Send a trial if the plan that begins with it keeps every bound; return whether it does.
+def certify(record: Records, links: Array, rows: Array, indices: Integers, acting: Array) -> bool:
+    """Send a trial if the plan that begins with it keeps every bound, with its band to spare.
 
     Args:
-        record: The limiter's record, with `trial`, its twist and change, `mass` and `trial_torque`.
+        record: The limiter's record, with `trial`, its twist and change, and the model.
         links: As in `chain`.
         rows: As in `places.Places`.
         indices: Likewise.
-        aim: Whether to keep the bands as well.
+        acting: Amounts of what acts: which bounds a trial that fails exceeds is noted in it.
+
+    Returns:
+        Whether it was sent.
 
     """
     s = record[0]
+    if _certify(s, links, rows, indices, True):
+        return True
+    _tell(s, rows, indices, acting)
+    return False
+
+
+@compiled
+def _certify(s: State, links: Array, rows: Array, indices: Integers, aim: bool) -> bool:  # noqa: FBT001
+    """Send a trial if its plan keeps every bound, with `aim` their bands as well."""
+    dynamics.torque(links, s.turns, s.places, s.trial, s.trial_change, s.trial_torque)
     chain.bend(s, s.trial, s.trial_bend)
     algebra.apply(s.jacobian, s.trial_change, s.trial_turned, 6, s.joints)
     algebra.apply(s.jacobian, s.trial, s.trial_moved, 6, s.joints)
@@ -204,8 +228,8 @@ def _send(s: State) -> None:
 
 
 @compiled
-def follow_plan(record: Records) -> None:
-    """Send the next point of the present plan; its torque is for the caller to set."""
+def follow_plan(record: Records, links: Array) -> None:
+    """Send the next point of the present plan."""
     s = record[0]
     h, n = s.h, s.joints
     s.since += h
@@ -233,6 +257,8 @@ def follow_plan(record: Records) -> None:
     algebra.apply(s.jacobian, s.acceleration, s.twist_acceleration, 6, n)
     for i in range(6):
         s.twist_acceleration[i] += s.bend[i]
+    dynamics.set_frames(links, s.position, s.turns, s.places)
+    dynamics.torque(links, s.turns, s.places, s.velocity, s.acceleration, s.torque)
     s.last_tick = h
 
 
@@ -257,9 +283,8 @@ def _follow_guard(s: State) -> None:
 
 
 @compiled
-def tell(record: Records, rows: Array, indices: Integers, acting: Array) -> None:
+def _tell(s: State, rows: Array, indices: Integers, acting: Array) -> None:
     """Note which bounds a trial exceeds, and by how much; at least the one that refused it."""
-    s = record[0]
     if s.failed >= 0:
         shaping.act(s, acting, s.failed, s.failure)
     joints.excess(s, acting)
@@ -477,9 +502,31 @@ def _add_speed_cuts(s: State, matrix: Array, low: Array, high: Array, size: int,
 
 
 @compiled
-def propose(record: Records, x: Array) -> None:
-    """Take the program's solution: `found` becomes the joint velocity that it makes."""
+def settle(record: Records, links: Array, rows: Array, indices: Integers, x: Array) -> bool:
+    """Send the program's solution x, or something between it and the present plan.
+
+    Args:
+        record: The limiter's record.
+        links: As in `chain`.
+        rows: As in `places.Places`.
+        indices: Likewise.
+        x: (m,), as in `assemble`.
+
+    Returns:
+        Whether any of that has a plan that keeps every bound, and was sent.
+
+    """
     s = record[0]
+    _propose(s, x)
+    sent = False
+    for share in _SHARES:
+        sent = sent or (_blend(s, share) and _certify(s, links, rows, indices, False))
+    return sent
+
+
+@compiled
+def _propose(s: State, x: Array) -> None:
+    """Take the program's solution: `found` becomes the joint velocity that it makes."""
     n = s.joints
     if not s.twists:
         for i in range(n):
@@ -491,14 +538,13 @@ def propose(record: Records, x: Array) -> None:
 
 
 @compiled
-def blend(record: Records, share: float) -> bool:
+def _blend(s: State, share: float) -> bool:
     """Make a trial of a share of the way from the next point of the plan to `found`.
 
     Returns:
         Whether the guard holds it, or something between.
 
     """
-    s = record[0]
     if s.twists and s.damped:
         if not _blend_twist(s, share):
             return False
