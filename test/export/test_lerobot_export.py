@@ -18,7 +18,6 @@ from vla_ros.cli import main
 from vla_ros.export import parity
 from vla_ros.export.lerobot.checkpoint import read_checkpoint
 from vla_ros.export.lerobot.reference import prepare
-from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.bundle import MANIFEST, Bundle
 
 pytestmark = pytest.mark.timeout(600)
@@ -44,8 +43,14 @@ def _differences(out):
     return report["greatest_difference"]
 
 
-def _check(out, *graphs):
+@pytest.fixture
+def check(note_difference):
+    return lambda out, *graphs: _check(note_difference, out, *graphs)
+
+
+def _check(note, out, *graphs):
     found = _differences(out)
+    note(found["end to end"])
     assert list(found) == ["preprocess", *graphs, "decode", "postprocess", "end to end"]
     assert found["preprocess"] <= 1e-5
     assert found["decode"] <= 1e-4
@@ -60,14 +65,14 @@ def _check(out, *graphs):
         ("QUANTILES", {"pre_norm": True, "use_vae": False}),
     ],
 )
-def test_act(tmp_path, mode, options):
+def test_act(tmp_path, check, mode, options):
     from lerobot.configs.types import NormalizationMode
 
     modes = {"VISUAL": "MEAN_STD", "STATE": mode, "ACTION": mode}
     mapping = {key: NormalizationMode(value) for key, value in modes.items()}
     checkpoint = checkpoints.save_act(tmp_path / "act", normalization_mapping=mapping, **options)
     assert _export(checkpoint, tmp_path / "bundle") == 0
-    manifest = _check(tmp_path / "bundle", "policy")
+    manifest = check(tmp_path / "bundle", "policy")
     assert manifest.decoder.type == "direct"
     assert manifest.action.chunk == 20
     kinds = {"MEAN_STD": "mean_std", "QUANTILES": "quantiles"}
@@ -95,10 +100,10 @@ def test_act_in_degrees_and_percent(tmp_path):
     ],
     ids=["ddim", "ddpm", "sample, two encoders", "resized", "one moment, not clipped"],
 )
-def test_diffusion(tmp_path, options):
+def test_diffusion(tmp_path, check, options):
     checkpoint = checkpoints.save_diffusion(tmp_path / "diffusion", **options)
     assert _export(checkpoint, tmp_path / "bundle") == 0
-    manifest = _check(tmp_path / "bundle", "prefix", "step")
+    manifest = check(tmp_path / "bundle", "prefix", "step")
     steps = options.get("n_obs_steps", 2)
     assert manifest.history.steps == steps
     assert manifest.decoder.start == steps - 1
@@ -106,11 +111,11 @@ def test_diffusion(tmp_path, options):
 
 
 @pytest.mark.parametrize("options", [{}, {"empty_cameras": 1, "prefix_length": 250}])
-def test_smolvla(tmp_path, options):
+def test_smolvla(tmp_path, check, options):
     checkpoint = checkpoints.save_smolvla(tmp_path / "smolvla", **options)
     flags = ("--language-model", str(checkpoint / "vlm"))
     assert _export(checkpoint, tmp_path / "bundle", *flags) == 0
-    manifest = _check(tmp_path / "bundle", "prefix", "step")
+    manifest = check(tmp_path / "bundle", "prefix", "step")
     assert manifest.instruction.suffix == "\n"
     assert manifest.state.size == manifest.action.size == 32
     # Each camera's own size, which the graph fits to the encoder's.
@@ -118,11 +123,11 @@ def test_smolvla(tmp_path, options):
 
 
 @pytest.mark.parametrize("options", [{}, {"empty_cameras": 1}])
-def test_pi0(tmp_path, monkeypatch, options):
+def test_pi0(tmp_path, check, monkeypatch, options):
     checkpoint = checkpoints.save_pi0(tmp_path / "pi0", monkeypatch, **options)
     flags = ("--language-model", str(checkpoint / "vlm"))
     assert _export(checkpoint, tmp_path / "bundle", *flags) == 0
-    manifest = _check(tmp_path / "bundle", "prefix", "step")
+    manifest = check(tmp_path / "bundle", "prefix", "step")
     assert "state" in manifest.graph("step").inputs
 
 
@@ -136,31 +141,34 @@ def test_less_precise_variants_tell_their_error(tmp_path):
         assert exact < worse < 0.1, precision
 
 
-def test_the_first_action_is_that_of_select_action(tmp_path):
+def test_on_the_robot_the_first_action_is_that_of_select_action(tmp_path):
+    from vla_ros import robots
     from vla_ros.export.lerobot.reference import LeRobot
     from vla_ros.export.meaning import Meaning, Units
-    from vla_ros.policy.backends import open_backend
-    from vla_ros.policy.decoders import make_decoder
-    from vla_ros.policy.inputs import InputBuilder
-    from vla_ros.policy.normalise import denormalise
+    from vla_ros.paths import share
+    from vla_ros.policy.policy import Policy
+    from vla_ros.robot import RobotConfig
 
     checkpoint = checkpoints.save_act(tmp_path / "act")
     assert _export(checkpoint, tmp_path / "bundle") == 0
     bundle = Bundle.load(tmp_path / "bundle")
-    manifest = bundle.manifest
+    names = bundle.manifest.state.names
     plain = Units((1.0,) * 6, (0.0,) * 6)
-    meaning = Meaning("x", {}, plain, manifest.state.names, plain)
+    meaning = Meaning("x", {}, plain, names, plain)
     lerobot = LeRobot.load(read_checkpoint(checkpoint), meaning, None)
-    observation = parity.random_observation(manifest, 5)
+    observation = parity.random_observation(bundle.manifest, 5)
     lerobot.policy.reset()
     action = lerobot.policy.select_action(lerobot.batches(observation)[0])
     expected = lerobot.postprocessor(action).numpy()[0]
-    graphs = {"policy": open_backend(bundle, manifest.graphs[0], BackendOptions())}
-    actions = make_decoder(manifest).decode(
-        graphs, InputBuilder(bundle)(observation), stamp_ns=observation.stamp_ns
-    )
-    found = denormalise(actions[0].astype(np.float64), manifest.action.normalisation)
-    assert np.abs(found - expected).max() <= 1e-4
+
+    robot = RobotConfig.load(share() / "config" / "robots" / "so101.yaml")
+    policy = Policy(bundle, chain=robot.chain(robots.urdf("so101")))
+    chunk = policy.infer(observation)
+    assert np.abs(chunk.actions[0] - expected).max() <= 1e-4
+    # From where the joints are to where the first action wants them, within one period.
+    speeds = 30.0 * (expected[:5] - observation.joints.position)
+    assert np.abs(chunk.joints[0] - speeds).max() <= 30.0 * 1e-4
+    assert chunk.twists.shape == (20, 6)
 
 
 def test_weights_that_do_not_fit_the_configuration_are_no_bundle(tmp_path, capsys):
