@@ -56,10 +56,43 @@ def _to_fp16(source: Path, target: Path) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 - slow
 
     model = _load(source)
+    names = {node.name for node in model.graph.node}
     model = convert_float_to_float16(
         model, keep_io_types=True, node_block_list=_angles(model), disable_shape_infer=False
     )
+    _skip_detours(model.graph, names)
     _save(model, target)
+
+
+def _skip_detours(graph: Any, names: set[str]) -> None:  # noqa: ANN401 - onnx.GraphProto
+    """Let float32 pass from node to node as it is.
+
+    The converter wraps each node that stays in float32 in casts, so that what passes between two of
+    them would be rounded to float16 on the way. A cast of the model's own, by its name one of
+    `names`, may come from integers, and stays.
+    """
+    added = [node for node in graph.node if node.name not in names]
+    to_half = {n.output[0]: n.input[0] for n in added if _casts(n, onnx.TensorProto.FLOAT16)}
+    direct = {
+        node.output[0]: to_half[node.input[0]]
+        for node in added
+        if _casts(node, onnx.TensorProto.FLOAT) and node.input[0] in to_half
+    }
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = direct.get(name, name)
+    results = {value.name for value in graph.output}
+    while True:
+        read = {name for node in graph.node for name in node.input} | results
+        unread = [n for n in graph.node if n.op_type == "Cast" and n.output[0] not in read]
+        if not unread:
+            return
+        for node in unread:
+            graph.node.remove(node)
+
+
+def _casts(node: Any, kind: int) -> bool:  # noqa: ANN401 - onnx.NodeProto
+    return node.op_type == "Cast" and any(a.name == "to" and a.i == kind for a in node.attribute)
 
 
 def _angles(model: Any) -> list[str]:  # noqa: ANN401 - onnx.ModelProto
