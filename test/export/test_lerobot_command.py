@@ -51,6 +51,18 @@ def test_with_an_environment_it_runs_itself_there(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_lerobot")
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for Python is a shell script")
+def test_an_environment_that_is_ended_by_the_system_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "share", lambda: tmp_path)
+    python = tmp_path / ".venv-lerobot" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nkill -9 $$\n")
+    python.chmod(0o755)
+    assert main(_words(tmp_path, *MEANING)) == 1
+    assert "ended by signal 9" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_lerobot")
 def test_what_is_missing_is_said_before_lerobot_is_looked_for(tmp_path, capsys):
     assert main(_words(tmp_path)) == 1
     error = capsys.readouterr().err

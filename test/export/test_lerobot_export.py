@@ -18,7 +18,7 @@ from vla_ros.cli import main
 from vla_ros.export import parity
 from vla_ros.export.lerobot.checkpoint import read_checkpoint
 from vla_ros.export.lerobot.reference import prepare
-from vla_ros.policy.bundle import MANIFEST, Bundle
+from vla_ros.policy.bundle import Bundle
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -176,7 +176,16 @@ def test_weights_that_do_not_fit_the_configuration_are_no_bundle(tmp_path, capsy
     checkpoints.rewrite(checkpoint / "config.json", lambda c: c.update(dim_model=32))
     assert _export(checkpoint, tmp_path / "bundle") == 1
     assert "lerobot cannot load it" in capsys.readouterr().err
-    assert not (tmp_path / "bundle" / MANIFEST).exists()
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_weights_that_are_cut_off_are_told(tmp_path, capsys):
+    checkpoint = checkpoints.save_act(tmp_path / "act")
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert _export(checkpoint, tmp_path / "bundle") == 1
+    assert "lerobot cannot load it: Error while deserializing" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_the_gemma_of_pi0_is_transformers_own_but_for_the_scale():

@@ -81,7 +81,11 @@ def _run_elsewhere(argv: Sequence[str]) -> int:
     root = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     environment = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(command, check=False, env=environment).returncode  # noqa: S603 - our own
+    code = subprocess.run(command, check=False, env=environment).returncode  # noqa: S603 - our own
+    if code < 0:
+        msg = f"lerobot's process was ended by signal {-code} (9: by the system, short of memory)"
+        raise ExportError(msg)
+    return code
 
 
 def export(checkpoint: Checkpoint, meaning: Meaning, args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from vla_ros.export.error import ExportError
 from vla_ros.export.lerobot import gemma, torchvision_shim
@@ -123,7 +124,7 @@ class LeRobot:
             with _quiet():
                 prepare(checkpoint.kind)
                 return cls._load(checkpoint, meaning, language_model)
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as err:
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as err:
             hint = ""
             if checkpoint.tokenizer is not None and language_model is None:
                 name = checkpoint.tokenizer.name
