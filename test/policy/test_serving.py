@@ -149,13 +149,21 @@ def test_two_clients_are_served(bundle, policy):
             assert unpack(one.recv(timeout=10))["actions"].shape == (16, 7)
 
 
-def test_a_camera_of_any_size_is_fitted_and_one_of_the_models_size_is_not(bundle):
+def test_a_camera_of_any_size_is_fitted_but_what_is_fitted_already_is_not(bundle):
+    front, wrist = bundle.camera("front"), content()["wrist"]
     observation = read_observation(content(), bundle.manifest)
-    front = bundle.camera("front")
     np.testing.assert_array_equal(
         observation.images["front"], fit_image(content()["front"], front.image)
     )
-    np.testing.assert_array_equal(observation.images["wrist"], content()["wrist"])
+    # A camera's own picture is cropped whatever its size is, the model's included.
+    np.testing.assert_array_equal(
+        observation.images["wrist"], fit_image(wrist, bundle.camera("wrist").image)
+    )
+    observation = read_observation(without("wrist") | {"wrist/fitted": wrist}, bundle.manifest)
+    np.testing.assert_array_equal(observation.images["wrist"], wrist)
+    small = {"wrist/fitted": wrist[1:]}
+    with pytest.raises(ObservationError, match=r"'wrist/fitted' is \[79, 96\] pixels.*\[80, 96\]"):
+        read_observation(content() | small, bundle.manifest)
 
 
 def test_the_state_is_handed_on_number_for_number(bundle):

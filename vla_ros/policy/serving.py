@@ -26,6 +26,9 @@ from vla_ros.types import Array, ImageArray, JointSample
 LARGEST_FRAME = 256 * 1024 * 1024
 """Bytes of the largest observation that is read."""
 
+FITTED = "/fitted"
+"""After a camera's name: the key of an image that is fitted to the model already."""
+
 _GRIPPER = "gripper.opening"
 
 
@@ -145,10 +148,12 @@ def client_manifest(manifest: Manifest) -> dict[str, Any]:
     moments = [] if manifest.history.steps == 1 else [manifest.history.steps]
     inputs: dict[str, Any] = {}
     for camera, said in zip(manifest.cameras, content["cameras"], strict=True):
-        said |= {"input": camera.name, "layout": "nhwc", "type": "uint8"}
-        for key in ("scale", "mean", "std"):
-            del said[key]
-        inputs[camera.name] = {"shape": [1, *moments, *camera.size, 3], "type": "uint8"}
+        # policy_node has images that camera_node has fitted: fitting them again would crop twice.
+        key = camera.name + FITTED
+        said |= {"input": key, "layout": "nhwc", "type": "uint8"}
+        for plain in ("scale", "mean", "std"):
+            del said[plain]
+        inputs[key] = {"shape": [1, *moments, *camera.size, 3], "type": "uint8"}
     if manifest.state is not None:
         names = content["state"]["names"]
         content["state"] = {"names": names, "normalisation": {"type": "identity"}}
@@ -170,7 +175,8 @@ def read_observation(content: object, manifest: Manifest) -> Observation:
     """Return the observation that a client sent.
 
     Args:
-        content: A dict: each camera's image under its name, `state` or `joints`, `prompt`, perhaps
+        content: A dict: each camera's image under its name, or as the model sees it under
+            `<name>/fitted`, `state` or `joints`, `prompt`, perhaps
             `stamp_ns`; with a history, images and state have an axis of moments first.
         manifest: What it must hold.
 
@@ -182,7 +188,7 @@ def read_observation(content: object, manifest: Manifest) -> Observation:
         msg = f"an observation is a dict, not {type(content).__name__}"
         raise ObservationError(msg)
     steps = manifest.history.steps
-    images = {c.name: _images(content.get(c.name), c, steps) for c in manifest.cameras}
+    images = {c.name: _images(content, c, steps) for c in manifest.cameras}
     states = _states(content, manifest)
     stamp = content.get("stamp_ns", 0)
     if not isinstance(stamp, int | np.integer):
@@ -226,30 +232,32 @@ def read_observation(content: object, manifest: Manifest) -> Observation:
     )
 
 
-def _images(value: object, camera: Camera, steps: int) -> list[ImageArray]:
-    """Return a camera's images of each moment, as the model sees them.
-
-    An image that has the model's size has been fitted already, by a robot's camera_node.
-    """
-    if value is None:
+def _images(content: Mapping[Any, Any], camera: Camera, steps: int) -> list[ImageArray]:
+    """Return a camera's images of each moment, as the model sees them."""
+    fitted = camera.name + FITTED
+    key = fitted if fitted in content else camera.name
+    if content.get(key) is None:
         msg = f"there is no image {camera.name!r}: each camera's is sent under its name"
         raise ObservationError(msg)
     form = "(height, width, 3)" if steps == 1 else f"({steps}, height, width, 3)"
-    image = np.asarray(value)
+    image = np.asarray(content[key])
     stack = image[None] if steps == 1 else image
     if image.dtype != np.uint8 or stack.shape[3:] != (3,) or not image.size:
-        msg = f"{camera.name!r} is {image.dtype} {list(image.shape)}, not uint8 {form}"
+        msg = f"{key!r} is {image.dtype} {list(image.shape)}, not uint8 {form}"
         raise ObservationError(msg)
     if len(stack) != steps:
-        msg = f"{camera.name!r} has {len(stack)} moments, not {steps}"
+        msg = f"{key!r} has {len(stack)} moments, not {steps}"
         raise ObservationError(msg)
+    if key == fitted:
+        if stack.shape[1:3] != tuple(camera.size):
+            found, size = list(stack.shape[1:3]), list(camera.size)
+            msg = f"{key!r} is {found} pixels (height, width), not {size}"
+            raise ObservationError(msg)
+        return list(stack)
     try:
-        return [
-            one if one.shape[:2] == tuple(camera.size) else fit_image(one, camera.image)
-            for one in stack
-        ]
+        return [fit_image(one, camera.image) for one in stack]
     except ImageError as err:
-        msg = f"{camera.name!r}: {err}"
+        msg = f"{key!r}: {err}"
         raise ObservationError(msg) from err
 
 

@@ -19,6 +19,7 @@ from vla_ros.policy.backends.backend import (
     BackendOptions,
     Tensor,
     check_result,
+    on_host,
     one_line,
 )
 from vla_ros.policy.manifest import BundleError, Graph
@@ -86,7 +87,8 @@ class OpenpiBackend:
 
         """
         try:
-            frame = self._frames.pack({name: _without_batch(v) for name, v in inputs.items()})
+            arrays = on_host(inputs).items()
+            frame = self._frames.pack({name: _without_batch(value) for name, value in arrays})
         except self._frames.FrameError as err:
             msg = f"the observation {err}"
             raise BackendError(msg) from err
