@@ -1,6 +1,7 @@
 """ONNX Runtime, on exactly the provider that was asked for."""
 
 import contextlib
+import ctypes
 import io
 from collections.abc import Mapping
 from functools import partial
@@ -29,10 +30,15 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _INSTALL = {
-    "CUDAExecutionProvider": "pip uninstall onnxruntime; pip install onnxruntime-gpu, and NVIDIA's "
-    "CUDA and cuDNN of the versions that it names",
-    "TensorrtExecutionProvider": "pip uninstall onnxruntime; pip install onnxruntime-gpu, and "
-    "NVIDIA's CUDA, cuDNN and TensorRT of the versions that it names",
+    "CUDAExecutionProvider": "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]' "
+    "brings CUDA and cuDNN too; the driver is NVIDIA's",
+    "TensorrtExecutionProvider": "pip uninstall onnxruntime; pip install "
+    "'onnxruntime-gpu[cuda,cudnn]', and NVIDIA's TensorRT of the version that it names, found "
+    "through LD_LIBRARY_PATH",
+}
+_LIBRARIES = {
+    "CUDAExecutionProvider": "libonnxruntime_providers_cuda.so",
+    "TensorrtExecutionProvider": "libonnxruntime_providers_tensorrt.so",
 }
 _TYPES = {
     "tensor(float)": "float32",
@@ -45,6 +51,8 @@ _TYPES = {
 
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 """Where the memory is that graphs of these providers read and write."""
+_MANY_CUDA_GRAPHS = {"CUDAExecutionProvider"}
+"""Who tells CUDA graphs apart by a number. TensorRT's replays its only one, whatever is bound."""
 _MOST_CUDA_GRAPHS = 8
 
 
@@ -75,10 +83,13 @@ class OnnxBackend:
         if provider != _PROVIDERS["cpu"]:
             # Without this, nodes that the provider lacks, or all of them, run on the CPU unnoticed.
             settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-            _load_libraries()
+            _load_libraries(options.provider, provider)
         asked = (provider, provider_options(provider, options))
         try:
-            session = onnxruntime.InferenceSession(str(file), settings, providers=[asked])
+            # Without its fallback, which prints, tries the CPU, and fails for another reason.
+            session = onnxruntime.InferenceSession(
+                str(file), settings, providers=[asked], enable_fallback=0
+            )
         except Exception as err:  # its exceptions share no other base class
             hint = f": {_INSTALL[provider]}" if provider in _INSTALL else ""
             msg = f"{file}: {provider} cannot run it: {one_line(err)}{hint}"
@@ -104,7 +115,11 @@ class OnnxBackend:
         self._bound: BoundSession | None = None
         if provider in _DEVICES:
             self._bound = BoundSession(
-                session, graph, _DEVICES[provider], cuda_graph=options.cuda_graph
+                session,
+                graph,
+                _DEVICES[provider],
+                cuda_graph=options.cuda_graph and provider in _MANY_CUDA_GRAPHS,
+                fixed=options.cuda_graph and provider not in _MANY_CUDA_GRAPHS,
             )
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -145,8 +160,19 @@ class BoundSession:
         device: str,
         *,
         cuda_graph: bool = False,
+        fixed: bool = False,
     ) -> None:
-        """Reserve memory for every input and output of the manifest, on `device` (cuda or cpu)."""
+        """Reserve memory for every input and output of the manifest.
+
+        Args:
+            session: ONNX Runtime's.
+            graph: What the manifest says of it.
+            device: Where: cuda or cpu.
+            cuda_graph: Whether to number the combinations of addresses, for CUDA graphs.
+            fixed: Whether there may be one combination only: outputs of other graphs are copied
+                too, through the host, for which ONNX Runtime has no other way; once each.
+
+        """
         self._session = session
         self._graph = graph
         self._device = device
@@ -155,6 +181,8 @@ class BoundSession:
         self._bound: dict[str, Any] = {}
         self._results: list[_Results] = [_Results(self._reserve(graph.outputs))]
         self._captured: dict[tuple[int, ...], int] | None = {} if cuda_graph else None
+        self._fixed = fixed
+        self._copied: dict[str, Any] = {}
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the outputs by name, as `DeviceTensor`s.
@@ -200,11 +228,16 @@ class BoundSession:
     def _bind(self, name: str, value: Any) -> None:  # noqa: ANN401 - an array or a DeviceTensor
         place = self._places[name]
         own = value.value if isinstance(value, DeviceTensor) else None
-        if isinstance(own, onnxruntime.OrtValue) and own.device_name() == place.device_name():
+        source = place
+        if (
+            isinstance(own, onnxruntime.OrtValue)
+            and own.device_name() == place.device_name()
+            and not self._fixed
+        ):
             source = own
-        else:
+        elif own is None or self._copied.get(name) is not value:
             place.update_inplace(np.ascontiguousarray(value))
-            source = place
+            self._copied[name] = value if own is not None else None
         if self._bound.get(name) is not source:
             self._binding.bind_ortvalue_input(name, source)
             self._bound[name] = source
@@ -292,13 +325,29 @@ def provider_options(provider: str, options: BackendOptions) -> dict[str, str]:
     return settings
 
 
-def _load_libraries() -> None:
-    """Load CUDA and cuDNN from NVIDIA's wheels, where they are installed, as this package could."""
+def _load_libraries(said: str, provider: str) -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels, where they are, and then the provider itself.
+
+    Raises:
+        BundleError: Naming a library that it lacks; ONNX Runtime tells that to the log alone.
+
+    """
     load = getattr(onnxruntime, "preload_dlls", None)
     if load is not None:
-        # It prints what it does not find; what is missing is told when the session is opened.
+        # It prints what it does not find; what matters of that is told below.
         with contextlib.redirect_stdout(io.StringIO()):
             load()
+    name = _LIBRARIES.get(provider)
+    library = Path(str(onnxruntime.__file__)).parent / "capi" / f"{name}"
+    if name is None or not library.exists():
+        return
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as err:
+        # Of other errors, such as a symbol that only onnxruntime gives it, it shall tell itself.
+        if "cannot open shared object" in str(err):
+            msg = f"provider {said!r} cannot be loaded: {one_line(err)}: {_INSTALL[provider]}"
+            raise BundleError(msg) from err
 
 
 def _check_available(said: str, provider: str) -> None:
