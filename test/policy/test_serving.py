@@ -149,6 +149,24 @@ def test_two_clients_are_served(bundle, policy):
             assert unpack(one.recv(timeout=10))["actions"].shape == (16, 7)
 
 
+def test_all_clients_inferences_run_in_one_thread(bundle, policy):
+    """On a GPU a new thread sets up its libraries anew, while all others wait."""
+    threads = []
+
+    class Watched:
+        def predict(self, observation):
+            threads.append(threading.get_ident())
+            return policy.predict(observation)
+
+    with serving(Watched(), bundle.manifest) as port:
+        for _ in range(3):
+            with connect(f"ws://127.0.0.1:{port}", compression=None) as client:
+                client.recv(timeout=10)
+                ask(client, content())
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
+
+
 def test_a_camera_of_any_size_is_fitted_but_what_is_fitted_already_is_not(bundle):
     front, wrist = bundle.camera("front"), content()["wrist"]
     observation = read_observation(content(), bundle.manifest)

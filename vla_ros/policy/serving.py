@@ -5,9 +5,9 @@
 """
 
 import http
-import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,9 @@ class PolicyServer:
         self._manifest = manifest
         self._clock = clock
         self._tell = tell
-        self._lock = threading.Lock()
+        # A thread of its own rather than a lock: on a GPU each new thread would set up libraries
+        # anew, and capture CUDA graphs again, while others wait.
+        self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
 
     def listen(self, host: str, port: int) -> Server:
         """Return a server whose `serve_forever` serves, until its `shutdown`.
@@ -102,10 +104,8 @@ class PolicyServer:
             # A text frame is none of msgpack's.
             content = unpack(frame.encode() if isinstance(frame, str) else frame)
             observation = read_observation(content, self._manifest)
-            with self._lock:
-                begin = self._clock()
-                actions = self._policy.predict(observation)
-                timing = {"infer_ms": (self._clock() - begin) * 1e3}
+            actions, infer_ms = self._inference.submit(self._infer, observation).result()
+            timing = {"infer_ms": infer_ms}
             if total_ms is not None:
                 timing["prev_total_ms"] = total_ms
             return pack({"actions": actions.astype(np.float32), "server_timing": timing})
@@ -115,6 +115,12 @@ class PolicyServer:
             text = f"{type(err).__name__}: {' '.join(str(err).split())}"
         self._tell(f"{peer}: {text}")
         return text
+
+    def _infer(self, observation: Observation) -> tuple[Array, float]:
+        """Return the actions and the time that they took, ms."""
+        begin = self._clock()
+        actions = self._policy.predict(observation)
+        return actions, (self._clock() - begin) * 1e3
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
