@@ -31,7 +31,7 @@ test-openpi: $(VENV)/.test .venv-openpi/.done
 
 # A real tritonserver, from the wheel nvidia-pytriton.
 test-triton: .venv-triton/.done
-	@.venv-triton/bin/python -m pytest -q test/policy/backends/test_triton.py
+	@.venv-triton/bin/python -m pytest -q test/policy/backends/test_triton.py test/policy/backends/test_triton_repository.py
 
 # Training and export too, which need torch (requirements/learn.txt).
 test-learn: $(VENV)/.learn
