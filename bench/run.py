@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -55,7 +56,12 @@ def main() -> int:
         results[name] = measure()
         print(f"{name:<36}{results[name]}")
     if not args.no_demo:
-        for name, measure in {"demo": demo, "replay": replay, "large_bags": large_bags}.items():
+        for name, measure in {
+            "demo": demo,
+            "overhead_two_cameras": overhead,
+            "replay": replay,
+            "large_bags": large_bags,
+        }.items():
             results[name] = measure()
             print(f"{name:<36}{results[name]}")
     args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -170,6 +176,15 @@ def replay() -> dict[str, object]:
         speed = {name: round(value, 4) for name, value in best.speed().items()}
         figures[mode] = {"bag_s": round(best.duration_s, 2), **speed}
     return figures
+
+
+def overhead() -> dict[str, object]:
+    """Measure what the nodes add to the model's time (bench/overhead.py, in its own process)."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "overhead.json"
+        command = [sys.executable, str(HERE / "overhead.py"), "--json", str(file)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def large_bags() -> dict[str, object]:

@@ -99,11 +99,12 @@ def write_tokenizer(file: Path) -> None:
     tokenizer.save(str(file))
 
 
-def write_graph(file: Path, actions: np.ndarray, *, nan_when_dark: bool = False) -> None:
+def write_graph(file: Path, actions: np.ndarray, *, when_dark: str = "") -> None:
     """Write a graph whose output is `actions` (1, n, 7), plus the third token's id on its y.
 
-    All inputs take part: their means enter with the factor 0. With `nan_when_dark`, a front image
-    that is black everywhere (-2 after normalisation) makes the output not a number.
+    All inputs take part: their means enter with the factor 0. A front image that is black
+    everywhere (-2 after normalisation) makes the output not a number with `when_dark` "nan", half
+    as many actions as there should be with "short", and late by a second or more with "slow".
     """
     inputs = {
         "front": ([1, 3, 96, 96], TensorProto.FLOAT),
@@ -125,13 +126,45 @@ def write_graph(file: Path, actions: np.ndarray, *, nan_when_dark: bool = False)
         helper.make_node("Mul", ["colour", "on_y"], ["colour_y"]),
         helper.make_node("Add", [total, "colour_y"], ["sum"]),
     ]
-    if nan_when_dark:
+    nodes += [
+        helper.make_node("Add", ["front_mean", "two"], ["brightness"]),
+        helper.make_node("Clip", ["brightness", "floor"], ["bright"]),
+        helper.make_node("Sub", ["bright", "floor"], ["light"]),
+        helper.make_node("Equal", ["light", "none"], ["dark"]),
+    ]
+    if when_dark == "nan":
         nodes += [
-            helper.make_node("Add", ["front_mean", "two"], ["brightness"]),
-            helper.make_node("Clip", ["brightness", "floor"], ["bright"]),
-            helper.make_node("Sub", ["bright", "floor"], ["light"]),
             helper.make_node("Div", ["light", "light"], ["one"]),
             helper.make_node("Mul", ["sum", "one"], ["actions"]),
+        ]
+    elif when_dark == "short":
+        nodes += [
+            helper.make_node("Where", ["dark", "half", "all"], ["end"]),
+            helper.make_node("Slice", ["sum", "begin", "end", "axis"], ["actions"]),
+        ]
+    elif when_dark == "slow":
+        body = helper.make_graph(
+            [
+                helper.make_node("MatMul", ["x", "eye"], ["y"]),
+                helper.make_node("Identity", ["go"], ["go_on"]),
+            ],
+            "round",
+            [
+                helper.make_tensor_value_info("round", TensorProto.INT64, []),
+                helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+                helper.make_tensor_value_info("x", TensorProto.FLOAT, [128, 128]),
+            ],
+            [
+                helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+                helper.make_tensor_value_info("y", TensorProto.FLOAT, [128, 128]),
+            ],
+        )
+        nodes += [
+            helper.make_node("Where", ["dark", "many", "zero_rounds"], ["rounds"]),
+            helper.make_node("Loop", ["rounds", "", "eye"], ["turned"], body=body),
+            helper.make_node("ReduceMean", ["turned"], ["turned_mean"], keepdims=0),
+            helper.make_node("Mul", ["turned_mean", "zero"], ["turned_zero"]),
+            helper.make_node("Add", ["sum", "turned_zero"], ["actions"]),
         ]
     else:
         nodes.append(helper.make_node("Identity", ["sum"], ["actions"]))
@@ -140,15 +173,25 @@ def write_graph(file: Path, actions: np.ndarray, *, nan_when_dark: bool = False)
         "zero": np.float32(0.0),
         "two": np.float32(2.0),
         "floor": np.float32(1e-3),
+        "none": np.float32(0.0),
+        "begin": np.array([0]),
+        "half": np.array([actions.shape[1] // 2]),
+        "all": np.array([actions.shape[1]]),
+        "axis": np.array([1]),
+        "many": np.int64(12_000),
+        "zero_rounds": np.int64(0),
+        "eye": np.eye(128, dtype=np.float32),
         "colour_at": np.int64(3),
         "on_y": np.eye(7, dtype=np.float32)[1],
     }
+    used = {name for node in nodes for name in node.input}
+    shape = [1, None if when_dark == "short" else actions.shape[1], 7]
     graph = helper.make_graph(
         nodes,
         "tiny",
         [helper.make_tensor_value_info(n, t, shape) for n, (shape, t) in inputs.items()],
-        [helper.make_tensor_value_info("actions", TensorProto.FLOAT, list(actions.shape))],
-        [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()],
+        [helper.make_tensor_value_info("actions", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items() if n in used],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
@@ -163,12 +206,10 @@ def forward_actions(chunk: int = CHUNK) -> np.ndarray:
     return actions
 
 
-def make_bundle(
-    folder: Path, actions: np.ndarray | None = None, *, nan_when_dark: bool = False
-) -> Bundle:
+def make_bundle(folder: Path, actions: np.ndarray | None = None, *, when_dark: str = "") -> Bundle:
     """Write the tiny bundle into `folder` and load it."""
     folder.mkdir(parents=True, exist_ok=True)
     actions = forward_actions() if actions is None else actions
-    write_graph(folder / "policy.onnx", actions, nan_when_dark=nan_when_dark)
+    write_graph(folder / "policy.onnx", actions, when_dark=when_dark)
     write_tokenizer(folder / "tokenizer.json")
     return write_manifest(folder, manifest(actions.shape[1]))

@@ -13,6 +13,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from vla_ros import demo
+from vla_ros.policy.cadence import STAGES, CadenceReport
 from vla_ros.sim.mujoco_gl import APT_LINE, RenderError
 
 pytestmark = [pytest.mark.demo, pytest.mark.timeout(180)]
@@ -28,6 +29,7 @@ KEYS = {
     "safe_command_hz": float,
     "violations": int,
     "nodes": list,
+    "cadence": dict,
 }
 RECORDED = {
     "/command",
@@ -89,6 +91,9 @@ def test_the_arm_picks_the_cube_that_is_named(tmp_path: Path, instruction: str, 
     assert summary["instruction"] == instruction
     assert summary["violations"] == 0
     assert set(summary["nodes"]) >= {"camera_node", "policy_node", "safety_node", "sim_node"}
+    assert list(summary["cadence"]["stages_ms"]) == list(STAGES)
+    assert summary["cadence"]["cycles"] > 20
+    assert CadenceReport.from_dict(summary["cadence"]).table() in output
     recorded = topics(folder / "bag")
     assert recorded >= RECORDED
     assert not [topic for topic in recorded if topic.endswith("image_raw")]

@@ -15,6 +15,8 @@ COMMANDS = {
     "record": ("vla_ros.replay.record", "record topics into a bag that survives a crash"),
     "replay": ("vla_ros.replay.replay", "step a recorded bag through the pipeline, and check it"),
     "report": ("vla_ros.replay.report.command", "draw a recorded run as one HTML file"),
+    "serve": ("vla_ros.policy.commands.serve", "offer a bundle to clients of the openpi protocol"),
+    "triton": ("vla_ros.policy.commands.triton", "write a bundle for a Triton server"),
     "judge": ("vla_ros.replay.summary", "count the violations and latencies in a recorded bag"),
 }
 LEARN_COMMANDS = {

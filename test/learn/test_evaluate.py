@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from vla_ros.learn import evaluate
-from vla_ros.learn.evaluate import Conditions, Evaluation, summary
+from vla_ros.learn.evaluate import Conditions, Evaluation, seam_ratio, summary
 from vla_ros.paths import share
 from vla_ros.policy.bundle import BundleError
 from vla_ros.sim.mujoco_gl import RenderError, check_rendering
@@ -87,6 +87,14 @@ def test_the_same_seed_gives_the_same_episode(evaluation):
     assert evaluation.run(1004, short) == evaluation.run(1004, short)
 
 
+@pytest.mark.parametrize("mode", ["blend", "rtc"])
+def test_a_slow_model_moves_the_arm_without_a_pause_or_a_jump(evaluation, mode):
+    slow = Conditions(chunk_mode=mode, inference_s=0.3, time_limit_s=2.0)
+    episode = evaluation.run(1000, slow)
+    assert episode.holds == 0
+    assert 0.0 < seam_ratio([episode]) <= 1.5
+
+
 def test_a_goal_drawn_apart_is_not_the_said_colour_in_most_episodes(evaluation):
     shuffled = Conditions(shuffle=True, time_limit_s=0.05)
     episodes = [evaluation.run(seed, shuffled) for seed in range(3000, 3030)]
@@ -129,6 +137,7 @@ def test_the_command_writes_its_figures(tmp_path):
         (["--instruction", "pick it"], "{colour}"),
         (["--no-target", "--shuffle-instruction"], "--no-target"),
         (["--latency-ms", "nan"], "--latency-ms"),
+        (["--inference-ms", "-1"], "--inference-ms"),
         (["--bundle", "/nowhere"], "/nowhere"),
     ],
 )

@@ -17,6 +17,7 @@ from std_srvs.srv import Trigger
 
 from bundles import WORDS, make_bundle
 from vla_ros.paths import share
+from vla_ros.policy.cadence import STAGES, parse
 
 DOMAIN = claim_domain()
 ROBOT = share() / "config" / "robots" / "panda.yaml"
@@ -198,7 +199,13 @@ def test_it_moves_as_the_model_says_at_its_rate(acting):
     assert acting.messages("gripper_command")[-1].data == pytest.approx(0.08)
     told = acting.diagnosis("policy_node")
     assert told.startswith("acting")
+    assert "\npace: " in told
     assert "inference ms p50" in told
+    report = parse(dict(line.split(": ", 1) for line in told.splitlines()[1:]))
+    assert report.requested_hz == 30.0
+    assert report.cycles >= 30
+    assert list(report.stages) == [stage for stage in STAGES if stage != "decode"]
+    assert report.stages["publish"].count >= 30
 
 
 def test_chunks_can_be_joined_with_images_and_commands(acting):
@@ -289,16 +296,48 @@ def test_without_autostart_it_waits_for_start(robot, start):
     wait_for(lambda: robot.moves(0.3), 5.0)
 
 
-def test_a_model_that_gives_no_numbers_holds_until_it_does(robot, start, tmp_path):
-    path = make_bundle(tmp_path / "bundle", nan_when_dark=True).path
+@pytest.mark.parametrize(
+    ("when_dark", "what"),
+    [("nan", "output is not finite"), ("short", "output 'actions' has the shape (1, 8, 7)")],
+)
+def test_a_model_that_gives_nothing_usable_holds_until_it_does(
+    robot, start, tmp_path, when_dark, what
+):
+    path = make_bundle(tmp_path / "bundle", when_dark=when_dark).path
     start(path=path)
     robot.start()
     robot.instruct("pick up the red cube")
     wait_for(lambda: robot.moves(0.3))
-    cause = "model failed: the model's output is not finite"
+    cause = f"model failed: the model's {what}"
     assert hold(robot, cause, lambda: setattr(robot, "dark", True)) < 0.3
     robot.dark = False
     wait_for(lambda: robot.moves(0.3), 3.0)
+
+
+def test_a_model_that_hangs_holds_until_it_is_back(robot, start, tmp_path):
+    """Commands keep coming meanwhile, zero, and what it says too late is dropped."""
+    path = make_bundle(tmp_path / "bundle", when_dark="slow").path
+    start("-p", "inference_timeout:=0.3", path=path)
+    robot.start()
+    robot.instruct("pick up the red cube")
+    wait_for(lambda: robot.moves(0.3))
+    cause = "model hangs: an inference takes longer than inference_timeout, 0.3 s"
+    assert hold(robot, cause, lambda: setattr(robot, "dark", True)) < 1.2
+    robot.dark = False
+    chunks = robot.messages("policy/chunk")
+    wait_for(lambda: robot.moves(0.3), 20.0)
+    # The first chunk after it is of a frame that came after the hang, not of the dark one.
+    following = robot.messages("policy/chunk")[len(chunks)]
+    started = following.poses[0].header.stamp
+    assert stamp_s(started) - stamp_s(following.header.stamp) < 0.3
+
+
+@pytest.mark.parametrize("mode", ["synchronous", "replace", "ensemble", "rtc"])
+def test_it_moves_in_every_chunk_mode(robot, start, mode):
+    start("-p", f"chunk_mode:={mode}", "-p", "replan_actions:=0")
+    robot.start()
+    robot.instruct("pick up the red cube")
+    wait_for(lambda: robot.moves(0.3))
 
 
 def test_a_late_start_finds_instruction_and_description(robot, start):
@@ -361,6 +400,7 @@ def test_joint_states_of_another_robot_are_named(robot, start):
         ({"file": None}, "'robot.name' is missing"),
         ({"arguments": ["-p", "bounds.linear_speed:=0.0"]}, "'bounds.linear_speed' is 0.0"),
         ({"arguments": ["-p", "replan_actions:=17"]}, "replan_actions is 17"),
+        ({"arguments": ["-p", "chunk_mode:=fast"]}, "must be one of blend, rtc, ensemble"),
         ({"arguments": ["-p", "threads:=0"]}, "threads"),
         ({"arguments": ["-p", "max_frame_age:=100.0"]}, "max_frame_age"),
         ({"arguments": ["-p", "provider:=CUDA"]}, "provider 'CUDA' is not in this onnxruntime"),

@@ -71,7 +71,7 @@ def test_words_reach_the_model(policy):
 
 
 def test_an_output_that_is_not_finite_is_refused(tmp_path):
-    policy = Policy(make_bundle(tmp_path, nan_when_dark=True))
+    policy = Policy(make_bundle(tmp_path, when_dark="nan"))
     policy.infer(observation())
     with pytest.raises(PolicyError, match="not finite: x of action 0"):
         policy.infer(observation(front=0))

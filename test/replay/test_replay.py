@@ -12,6 +12,7 @@ from panda_bags import PERIOD, ROBOT, Maker, motion
 
 from bundles import forward_actions, make_bundle
 from vla_ros import cli
+from vla_ros.policy.scheduler import MODES as CHUNK_MODES
 from vla_ros.replay.bags import open_bag
 from vla_ros.replay.common import packaged_urdf
 from vla_ros.replay.replay import (
@@ -162,6 +163,17 @@ def test_latency_delays_the_first_chunk_by_as_much(moving, bundle):
     assert late.started_ns[0] - zero.started_ns[0] == 55_500_000
     assert late.observed_ns[0] == zero.observed_ns[0]
     assert zero.started_ns[0] == zero.observed_ns[0] + MS  # the second camera's frame
+
+
+@pytest.mark.parametrize("mode", CHUNK_MODES)
+def test_chunks_take_over_as_asked_and_the_same_on_every_run(moving, bundle, mode):
+    options = replace(BOTH, latency="fixed:60", chunk_mode=mode)
+    result = replay_bag(moving, ROBOT, bundle, options=options)
+    assert result.hash == replay_bag(moving, ROBOT, bundle, options=options).hash != ""
+    assert len(result.chunks.started_ns) > 1
+    moves = result.commands.twist.any(axis=1)
+    first = np.argmax(moves)
+    assert moves[first : first + 24].all() == (mode != "synchronous")
 
 
 def test_a_measured_latency_is_that_of_the_recorded_chunks(tmp_path, bundle):
@@ -382,6 +394,18 @@ class TestCommand:
             words = ["replay", str(moving), "--robot", str(ROBOT), "--json", str(file)]
             assert cli.main(words) == 0
         assert files[0].read_bytes() == files[1].read_bytes()
+
+    def test_the_chunks_options_are_those_of_eval(self, tmp_path, moving, bundle):
+        """--inference-ms says what --latency fixed: does."""
+        words = ["replay", str(moving), "--robot", str(ROBOT), "--bundle", str(bundle)]
+        words += ["--chunk-mode", "rtc"]
+        hashes = []
+        for i, latency in enumerate((["--inference-ms", "60"], ["--latency", "fixed:60.0"])):
+            file = tmp_path / f"{i}.json"
+            assert cli.main([*words, *latency, "--json", str(file)]) == 0
+            hashes.append(json.loads(file.read_text())["hash"])
+        options = replace(BOTH, latency="fixed:60", chunk_mode="rtc")
+        assert hashes == [replay_bag(moving, ROBOT, bundle, options=options).hash] * 2
 
     def test_the_hash_can_be_expected(self, moving):
         words = ["replay", str(moving), "--robot", str(ROBOT), "--expect-hash"]

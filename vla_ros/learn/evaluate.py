@@ -29,11 +29,12 @@ from vla_ros.paths import share
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.controller import PolicyController
 from vla_ros.policy.policy import Chunk, Policy
+from vla_ros.policy.scheduler import MODES as CHUNK_MODES
 from vla_ros.replay.judge import Judge
 from vla_ros.robot import RobotConfig
 from vla_ros.sim.panda import CUBES, PandaSim, urdf
 from vla_ros.sim.task import PickTask, target_for
-from vla_ros.types import Command, Frame
+from vla_ros.types import Array, Command, Frame
 
 CAMERA_HZ = 30
 TEMPLATE = "pick up the {colour} cube"
@@ -61,8 +62,10 @@ class Conditions:
         vary_scene: Vary light, colours and cameras as in training.
         latency_s: From a frame's exposure to the chunk predicted from it; half of it passes before
             the frame arrives.
+        inference_s: Of the model alone, in place of its half of `latency_s`.
         time_limit_s: An episode without success ends then.
-        replan_actions: Actions of a chunk after which the next is predicted.
+        replan_actions: See `PolicyController`.
+        chunk_mode: Likewise.
         filtered: Whether commands pass the safety filter.
 
     """
@@ -73,8 +76,10 @@ class Conditions:
     shuffle: bool = False
     vary_scene: bool = False
     latency_s: float = DEFAULT_LATENCY_MS / 1e3
+    inference_s: float | None = None
     time_limit_s: float = 15.0
     replan_actions: int = 4
+    chunk_mode: str = CHUNK_MODES[0]
     filtered: bool = True
 
 
@@ -97,6 +102,9 @@ class Episode:
         broken: Number of those by bound.
         ticks: Commands to the robot.
         holds: Policy ticks without an action, after the first action.
+        seam_step: Largest step of the commanded velocity where a chunk takes over from another
+            without a hold: of the linear part in m/s, and of the angular part in rad/s.
+        inner_step: Largest step inside a chunk as the model gave it, likewise.
 
     """
 
@@ -113,6 +121,8 @@ class Episode:
     broken: dict[str, int]
     ticks: int
     holds: int
+    seam_step: tuple[float, float]
+    inner_step: tuple[float, float]
 
 
 class Evaluation:
@@ -171,6 +181,8 @@ class Evaluation:
             broken={name: count for name, count in verdict.by_bound.items() if count},
             ticks=verdict.ticks,
             holds=runner.holds,
+            seam_step=_pair(runner.seam_step),
+            inner_step=_pair(runner.inner_step),
         )
 
 
@@ -192,12 +204,22 @@ class _Runner:
         rng: random.Random,
     ) -> None:
         self.controller = PolicyController(
-            bundle, rig.robot, rig.chain, replan_actions=conditions.replan_actions
+            bundle,
+            rig.robot,
+            rig.chain,
+            replan_actions=conditions.replan_actions,
+            chunk_mode=conditions.chunk_mode,
         )
         self.holds = 0
+        self.seam_step: Array = np.zeros(2)
+        self.inner_step: Array = np.zeros(2)
+        self._sent: Array | None = None
         self._policy, self._rig, self._bundle = policy, rig, bundle
         self._transport_ns = round(conditions.latency_s / 2 * _SECOND_NS)
-        self._inference_ns = round(conditions.latency_s / 2 * _SECOND_NS)
+        inference_s = conditions.inference_s
+        self._inference_ns = (
+            self._transport_ns if inference_s is None else round(inference_s * _SECOND_NS)
+        )
         self._camera_ns = _SECOND_NS // CAMERA_HZ
         self._moved = False
         # On a robot nobody aligns these either.
@@ -248,17 +270,31 @@ class _Runner:
             self._tick(now_ns)
         observation = controller.due_observation(now_ns)
         if observation is not None:
-            chunk = self._policy.infer(observation)
+            chunk = self._policy.infer(observation, controller.prefix)
             self._chunk = (now_ns + max(self._inference_ns, 1), chunk)
+            steps = np.diff(chunk.twists, axis=0)
+            self.inner_step = np.maximum(self.inner_step, _sizes(steps).max(axis=0, initial=0.0))
 
     def _tick(self, now_ns: int) -> None:
         step = self.controller.tick(now_ns)
         self._last_tick_ns = now_ns
         self._moved = self._moved or step.hold is None
         self.holds += self._moved and step.hold is not None
+        if step.plan is not None and self._sent is not None:
+            self.seam_step = np.maximum(self.seam_step, _sizes(step.twist - self._sent))
+        self._sent = step.twist if step.hold is None else None
         base = self._rig.robot.base_frame
         self._rig.desired = Command(now_ns, base, step.twist, step.gripper)
         self._next_tick_ns = now_ns + self._bundle.period_ns
+
+
+def _sizes(twists: Array) -> Array:
+    """Return the sizes of the linear and the angular part of each, (..., 6) to (..., 2)."""
+    return np.asarray(np.linalg.norm(twists.reshape(*twists.shape[:-1], 2, 3), axis=-1))
+
+
+def _pair(values: Array) -> tuple[float, float]:
+    return float(values[0]), float(values[1])
 
 
 def _run_seeds(
@@ -350,8 +386,16 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         "violations_by_bound": broken,
         "safe_commands": sum(e.ticks for e in episodes),
         "policy_holds": sum(e.holds for e in episodes),
+        "seam_ratio": seam_ratio(episodes),
         "failed_seeds": [e.seed for e in episodes if not e.success],
     }
+
+
+def seam_ratio(episodes: Sequence[Episode]) -> float:
+    """Return the largest step at a seam of all episodes, in largest steps inside a chunk."""
+    seams = np.array([e.seam_step for e in episodes]).max(axis=0)
+    inner = np.array([e.inner_step for e in episodes]).max(axis=0)
+    return float((seams / np.maximum(inner, 1e-9)).max())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -379,7 +423,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--latency-ms", type=float, default=DEFAULT_LATENCY_MS, help="from exposure to chunk"
     )
-    parser.add_argument("--replan-actions", type=int, default=4)
+    parser.add_argument(
+        "--inference-ms", type=float, help="of the model alone (default: half of --latency-ms)"
+    )
+    parser.add_argument(
+        "--replan-actions", type=int, default=4, help="as of policy_node; 0: as late as will do"
+    )
+    parser.add_argument(
+        "--chunk-mode", choices=CHUNK_MODES, default=CHUNK_MODES[0], help="as of policy_node"
+    )
     parser.add_argument("--time-limit", type=float, default=15.0, help="of an episode, in s")
     parser.add_argument(
         "--without-filter",
@@ -402,6 +454,10 @@ def _conditions(args: argparse.Namespace) -> Conditions:
     if not (math.isfinite(args.latency_ms) and args.latency_ms >= 0):
         msg = f"--latency-ms is {args.latency_ms}, but must be 0 or more"
         raise ValueError(msg)
+    inference_ms = args.inference_ms
+    if inference_ms is not None and not (math.isfinite(inference_ms) and inference_ms >= 0):
+        msg = f"--inference-ms is {inference_ms}, but must be 0 or more"
+        raise ValueError(msg)
     return Conditions(
         template=args.instruction,
         held_out=args.held_out,
@@ -409,8 +465,10 @@ def _conditions(args: argparse.Namespace) -> Conditions:
         shuffle=args.shuffle_instruction,
         vary_scene=args.vary_scene,
         latency_s=args.latency_ms / 1e3,
+        inference_s=None if inference_ms is None else inference_ms / 1e3,
         time_limit_s=args.time_limit,
         replan_actions=args.replan_actions,
+        chunk_mode=args.chunk_mode,
         filtered=not args.without_filter,
     )
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path as FilePath
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Point, PoseStamped, Quaternion, TwistStamped, Vector3
@@ -27,6 +28,7 @@ from vla_ros.nodes._common import (
     Laps,
     Percentiles,
     Rate,
+    choose,
     declare,
     now_ns,
     robot_config,
@@ -41,13 +43,26 @@ from vla_ros.observation.observation import Observation
 from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.cadence import Cadence
-from vla_ros.policy.controller import NO_INSTRUCTION, STOPPED, Plan, PolicyController
+from vla_ros.policy.controller import (
+    INFERENCE_TIMEOUT_S,
+    NO_INSTRUCTION,
+    STOPPED,
+    Plan,
+    PolicyController,
+)
+from vla_ros.policy.pace import Pace
 from vla_ros.policy.policy import Chunk, Policy, PolicyError
+from vla_ros.policy.prefix import Prefix
+from vla_ros.policy.scheduler import MODES
 from vla_ros.policy.tokens import InstructionError
 from vla_ros.types import Array, Frame
 
 _SAME_TIME_NS = 1000
 """Commands less apart than that were made at one time of a clock that stands still."""
+
+
+_Question = tuple[Observation, Prefix | None]
+"""What the model is run on, and what it is to go on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +82,14 @@ class _Worker:
         """Start the thread; `notify` is called in it whenever there is a result to `collect`."""
         self._policy = policy
         self._notify = notify
-        self._observations: queue.SimpleQueue[Observation | None] = queue.SimpleQueue()
+        self._observations: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self._thread.start()
 
-    def submit(self, observation: Observation) -> None:
-        """Have the model run on an observation."""
-        self._observations.put(observation)
+    def submit(self, observation: Observation, prefix: Prefix | None) -> None:
+        """Have the model run on an observation, to go on with `prefix`."""
+        self._observations.put((observation, prefix))
 
     def collect(self) -> list[_Result]:
         """Return the results that have come since the last call."""
@@ -89,8 +104,8 @@ class _Worker:
         self._thread.join(timeout=5.0)
 
     def _run(self) -> None:
-        while (observation := self._observations.get()) is not None:
-            self._results.put(_infer(self._policy, observation))
+        while (question := self._observations.get()) is not None:
+            self._results.put(_infer(self._policy, *question))
             self._notify()
 
 
@@ -111,9 +126,9 @@ class _Inline:
         if self._timer is not None:
             self._timer.cancel()
 
-    def submit(self, observation: Observation) -> None:
+    def submit(self, observation: Observation, prefix: Prefix | None) -> None:
         """Run the model on an observation; there is one at a time."""
-        self._results.append(_infer(self._policy, observation))
+        self._results.append(_infer(self._policy, observation, prefix))
         if self._timer is None:
             self._notify()
         else:
@@ -133,12 +148,12 @@ class _Inline:
         self._notify()
 
 
-def _infer(policy: Policy, observation: Observation) -> _Result:
+def _infer(policy: Policy, observation: Observation, prefix: Prefix | None) -> _Result:
     begin = time.perf_counter()
     outcome: Chunk | str
     stages: dict[str, float] = {}
     try:
-        outcome = policy.infer(observation, lap=Laps(stages.__setitem__))
+        outcome = policy.infer(observation, prefix, lap=Laps(stages.__setitem__))
     except PolicyError as err:
         outcome = str(err)
     except Exception as err:  # noqa: BLE001 - a thread that died would tell nobody
@@ -159,9 +174,12 @@ class PolicyNode(Node):
         super().__init__("policy_node")
         bundle = Bundle.load(declare(self, "bundle", "", "Folder of the policy bundle"))
         robot = robot_config(self)
-        threads = declare(self, "threads", 1, "Threads of an inference", limits=(1, 64))
-        provider = declare(
-            self, "provider", "CPUExecutionProvider", "ONNX Runtime's execution provider"
+        timeout_s = declare(
+            self,
+            "inference_timeout",
+            INFERENCE_TIMEOUT_S,
+            "An inference that takes longer, here or on a server, is given up, s",
+            limits=(0.01, 600.0),
         )
         latency_s = declare(
             self,
@@ -177,12 +195,18 @@ class PolicyNode(Node):
             robot,
             None,
             replan_actions=declare(
-                self, "replan_actions", 4, "Actions executed before replanning", limits=(1, 1000)
+                self,
+                "replan_actions",
+                4,
+                "Actions executed before replanning at the latest; 0: as late as will do",
+                limits=(0, 1000),
             ),
+            chunk_mode=choose(self, "chunk_mode", MODES, "How a chunk takes over"),
+            inference_timeout_s=timeout_s,
             sensing=self._sensing(),
             running=autostart,
         )
-        self._policy = Policy(bundle, BackendOptions(provider=provider, threads=threads))
+        self._policy = Policy(bundle, self._backend_options(timeout_s))
 
         self._robot = robot
         self._sizes = {c.name: (*c.size, 3) for c in bundle.manifest.cameras}
@@ -219,7 +243,9 @@ class PolicyNode(Node):
         self.create_service(Trigger, "~/start", self._on_start)
         self.create_service(Trigger, "~/stop", self._on_stop)
         self._period_ns = bundle.period_ns
-        self._timer = self.create_timer(self._period_ns / 1e9, self._tick)
+        # In lockstep time stands still meanwhile, and a replay of the bag ticks as the timer does.
+        self._pace = Pace(self._period_ns) if latency_s < 0.0 else None
+        self._timer = self.create_timer(self._period_ns / 1e9, self._on_timer)
         self.get_logger().info(
             f"bundle {bundle.manifest.name!r} ({bundle.path}): cameras "
             f"{', '.join(bundle.camera_names)}, chunks of {bundle.manifest.action.chunk} at "
@@ -229,6 +255,35 @@ class PolicyNode(Node):
     def close(self) -> None:
         """End the inference thread."""
         self._worker.close()
+
+    def _backend_options(self, timeout_s: float) -> BackendOptions:
+        cache_dir = declare(
+            self, "engine_cache", "", "Folder where TensorRT keeps its engines; empty: nowhere"
+        )
+        precision = declare(
+            self, "precision", "", "fp16: TensorRT computes in half precision; empty: the graph's"
+        )
+        if precision not in {"", "fp16"}:
+            msg = f"the parameter 'precision' is {precision!r}: leave it empty, or set fp16"
+            raise ConfigurationError(msg)
+        return BackendOptions(
+            provider=declare(
+                self, "provider", "cpu", "What runs graphs here: cpu, cuda or tensorrt"
+            ),
+            threads=declare(self, "threads", 1, "Threads of an inference", limits=(1, 64)),
+            precision="fp16" if precision else None,
+            server=declare(
+                self, "server", "", "Of models on a server (openpi, Triton): host:port, or a URL"
+            ),
+            timeout_s=timeout_s,
+            cache_dir=FilePath(cache_dir).expanduser() if cache_dir else None,
+            cuda_graph=declare(
+                self, "cuda_graph", False, "Replay an inference on CUDA as one launch"
+            ),
+            trust_code=declare(
+                self, "trust_code", False, "Run a torch file that is machine code (AOTInductor)"
+            ),
+        )
 
     def _sensing(self) -> AlignerConfig:
         default = AlignerConfig()
@@ -338,7 +393,7 @@ class PolicyNode(Node):
     def _infer_if_due(self) -> None:
         observation = self._controller.due_observation(now_ns(self))
         if observation is not None:
-            self._worker.submit(observation)
+            self._worker.submit(observation, self._controller.prefix)
 
     def _on_results(self) -> None:
         for result in self._worker.collect():
@@ -348,16 +403,32 @@ class PolicyNode(Node):
             if isinstance(result.outcome, str):
                 self._controller.fail(result.observation, result.outcome)
             elif self._controller.accept(result.outcome, now_ns(self)):
-                self._tick_now()
+                self._tick_now(after_result=True)
+            elif self._pace is not None:
+                self._pace.arrived(now_ns(self))
             elif now_ns(self) - self._last_tick_ns < self._period_ns // 4:
                 # Just too late for the last tick, it would wait for a whole period, and so would
                 # every result of cameras at the same rate. Ticks move to just after results.
                 self._timer.reset()
 
-    def _tick_now(self) -> None:
+    def _tick_now(self, *, after_result: bool = False) -> None:
         """Tick without waiting for the timer, which goes on a period later."""
-        self._timer.reset()
+        if self._pace is None:
+            self._timer.reset()
+        else:
+            self._wait_until(self._pace.begin(now_ns(self), after_result=after_result))
         self._tick()
+
+    def _on_timer(self) -> None:
+        time_ns = now_ns(self)
+        self._tick()
+        if self._pace is not None:
+            self._wait_until(self._pace.next(time_ns))
+
+    def _wait_until(self, due_ns: int) -> None:
+        """Have the timer call next at a time of the node's clock."""
+        self._timer.timer_period_ns = max(due_ns - now_ns(self), 1)
+        self._timer.reset()
 
     def _tick(self) -> None:
         time_ns = now_ns(self)
@@ -393,11 +464,12 @@ class PolicyNode(Node):
         path = Path()
         path.header.stamp = stamp_from_ns(plan.stamp_ns)
         path.header.frame_id = self._robot.base_frame
+        period_ns = plan.period_ns / self._controller.pace
         for index, (position, rotation) in enumerate(
             zip(plan.positions, plan.rotations, strict=True)
         ):
             pose = PoseStamped()
-            pose.header.stamp = stamp_from_ns(time_ns + index * plan.period_ns)
+            pose.header.stamp = stamp_from_ns(time_ns + round(index * period_ns))
             pose.header.frame_id = self._robot.base_frame
             x, y, z = (float(v) for v in position)
             pose.pose.position = Point(x=x, y=y, z=z)
@@ -429,12 +501,13 @@ class PolicyNode(Node):
         hold = self._hold
         level = DiagnosticStatus.OK
         if hold is not None and hold not in _ASKED_FOR:
-            failed = hold.cause.startswith(("stale", "frozen", "model failed"))
+            failed = hold.cause.startswith(("stale", "frozen", "model"))
             level = DiagnosticStatus.ERROR if failed else DiagnosticStatus.WARN
         values: dict[str, object] = {
             "state": "acting" if hold is None else "holding",
             "hold": hold or "",
             "instruction": self._controller.instruction,
+            "pace": f"{self._controller.pace:.2f}",
         }
         for name, age in self._controller.aligner.ages_ms(time_ns).items():
             values[f"{name} age ms"] = f"{age:.1f}"

@@ -261,7 +261,7 @@ class _Series:
     mean: float = 0.0
     squares: float = 0.0  # sum of squared distances to the mean, as Welford keeps it
     worst: float = 0.0
-    bins: dict[int, int] = field(default_factory=dict)
+    bins: dict[int, tuple[int, float]] = field(default_factory=dict)  # count and sum of each
 
     def add(self, ms: float) -> bool:
         """Take a value; return whether it is past the warm-up."""
@@ -277,7 +277,8 @@ class _Series:
         self.worst = max(self.worst, ms)
         index = int(math.log(max(ms, _LEAST_MS) / _LEAST_MS) / _BIN)
         index = min(index, _BINS)
-        self.bins[index] = self.bins.get(index, 0) + 1
+        count, total = self.bins.get(index, (0, 0.0))
+        self.bins[index] = count + 1, total + ms
         return True
 
     def durations(self) -> Durations | None:
@@ -295,10 +296,11 @@ class _Series:
         )
 
     def _percentile(self, share: float) -> float:
-        """Return the value that `share` of all do not exceed: the middle of its bin."""
+        """Return the value that `share` of all do not exceed: the mean of its bin."""
         wanted, seen = math.ceil(share * self.count), 0
         for index in sorted(self.bins):
-            seen += self.bins[index]
+            count, total = self.bins[index]
+            seen += count
             if seen >= wanted:
                 break
-        return min(_LEAST_MS * math.exp((index + 0.5) * _BIN), self.worst)
+        return total / count

@@ -9,9 +9,11 @@ from vla_ros.observation.aligner import Aligner, AlignerConfig, Hold, Moment
 from vla_ros.observation.observation import Observation, Snapshot
 from vla_ros.observation.state import StateError, check_state_names
 from vla_ros.policy.bundle import Bundle, BundleError
-from vla_ros.policy.motion import MotionError, check_joint_names
+from vla_ros.policy.motion import MotionError, check_joint_names, from_motion
+from vla_ros.policy.normalise import normalise
 from vla_ros.policy.policy import Chunk
-from vla_ros.policy.scheduler import ChunkScheduler
+from vla_ros.policy.prefix import Prefix
+from vla_ros.policy.scheduler import MODES, SEAM_RATIO, ChunkScheduler, Remainder
 from vla_ros.robot import RobotConfig
 from vla_ros.types import Array, Frame, JointSample
 
@@ -21,6 +23,10 @@ NO_ROBOT = Hold("waiting for robot_description")
 NO_MODEL = Hold("waiting for model")
 OUT_OF_STEP = Hold("cameras out of step", "no frames of all cameras and joints of one moment")
 EXHAUSTED = Hold("chunk exhausted", "the next chunk is late")
+HANGING = "model hangs"
+
+INFERENCE_TIMEOUT_S = 5.0
+"""An inference that takes longer is given up, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,8 @@ class PolicyController:
         chain: SerialChain | None,
         *,
         replan_actions: int = 4,
+        chunk_mode: str = MODES[0],
+        inference_timeout_s: float = INFERENCE_TIMEOUT_S,
         sensing: AlignerConfig | None = None,
         running: bool = True,
     ) -> None:
@@ -105,12 +113,17 @@ class PolicyController:
             bundle: What the model needs and gives.
             robot: The robot.
             chain: Its kinematics, or None to hold until `set_chain`.
-            replan_actions: Actions of a chunk after which the next is predicted.
+            replan_actions: Actions of a chunk after which the next is predicted, or earlier where
+                the model would be late else; 0: as late as will do.
+            chunk_mode: How a chunk takes over from the one before it, see `ChunkScheduler`.
+            inference_timeout_s: An inference that takes longer ends the motion, and its result is
+                dropped when it comes.
             sensing: What counts as fresh, simultaneous and frozen.
             running: Whether to act at once, or only after `start`.
 
         Raises:
             BundleError: If the bundle does not fit the robot, or `replan_actions` not the bundle.
+            ValueError: If there is no such `chunk_mode`.
 
         """
         action = bundle.manifest.action
@@ -121,20 +134,28 @@ class PolicyController:
         except (StateError, MotionError) as err:
             msg = f"the bundle {bundle.path} does not fit the robot {robot.name!r}: {err}"
             raise BundleError(msg) from err
-        if not 1 <= replan_actions <= action.chunk:
+        if not 0 <= replan_actions <= action.chunk:
             msg = (
                 f"replan_actions is {replan_actions}, but must be 1 to {action.chunk}, the "
-                f"actions in a chunk of the bundle {bundle.path}"
+                f"actions in a chunk of the bundle {bundle.path}, or 0 for as late as will do"
             )
             raise BundleError(msg)
+        if chunk_mode not in MODES:
+            msg = f"chunk_mode is {chunk_mode!r}, but must be one of {', '.join(MODES)}"
+            raise ValueError(msg)
         self._robot = robot
         self._chain = chain
         self._running = running
         self._period_ns = bundle.period_ns
-        self._scheduler = ChunkScheduler(replan_actions)
+        self._action = action
+        self._scheduler = ChunkScheduler(replan_actions, mode=chunk_mode, seam_ratio=SEAM_RATIO)
+        self._rests = chunk_mode == "synchronous"
+        self._timeout_ns = round(1e9 * inference_timeout_s)
         self._instruction = ""
         self._epoch = 0
-        self._inferring = False
+        self._asked_ns: int | None = None  # when the inference that is running began
+        self._given_up = False  # it takes too long: what comes of it is dropped
+        self._prefix: Prefix | None = None
         self._arrived: Chunk | None = None
         self._observed_ns = -1  # the newest observation of this epoch
         self._shown_ns = -1  # the newest moment
@@ -153,6 +174,16 @@ class PolicyController:
     def instruction(self) -> str:
         """What it is told to do; empty to hold still."""
         return self._instruction
+
+    @property
+    def pace(self) -> float:
+        """How fast actions are executed: 1, or less where the model takes too long for that."""
+        return self._scheduler.pace
+
+    @property
+    def prefix(self) -> Prefix | None:
+        """What the model is to go on with from the observation that was due last, if anything."""
+        return self._prefix
 
     @property
     def robot(self) -> RobotConfig:
@@ -201,30 +232,37 @@ class PolicyController:
         while the arm moves, only the frame that completes a moment makes it due, for then the
         observation is as young as can be.
         """
-        if self._inferring or self._arrived is not None or not self._scheduler.wants_chunk:
+        waiting = self._asked_ns is not None or self._arrived is not None
+        if waiting or not self._scheduler.wants_chunk:
             return None
         if not (self._completes or self._scheduler.empty):
             return None
         if self._chain is None or self._obstacle(now_ns) is not None:
             return None
         moment = self.aligner.moment()
-        if moment is None or moment.stamp_ns <= self._observed_ns:
+        since_ns = max(self._observed_ns + 1, self._scheduler.rests_at_ns)
+        if moment is None or moment.stamp_ns < since_ns:
             return None
         self._observed_ns = moment.stamp_ns
-        self._inferring = True
-        return self._observation(moment, self._chain)
+        self._asked_ns = now_ns
+        self._given_up = False
+        observation = self._observation(moment, self._chain)
+        left = self._scheduler.ask(moment.stamp_ns, now_ns)
+        self._prefix = None if left is None else self._to_go_on_with(left, observation)
+        return observation
 
     def accept(self, chunk: Chunk, now_ns: int) -> bool:
         """Take the model's result; `tick` starts it.
 
         Returns:
             Whether the arm holds still for lack of it, so that it should start at once. False also
-            if it is for what has been broken off meanwhile, and is dropped.
+            if it is for what has been broken off meanwhile or was given up, and is dropped.
 
         """
-        self._inferring = False
-        if chunk.epoch != self._epoch:
+        self._asked_ns = None
+        if chunk.epoch != self._epoch or self._given_up:
             return False
+        self._scheduler.answer(now_ns)
         self._failure = None
         self._arrived = chunk
         return self._scheduler.empty and self._obstacle(now_ns) is None
@@ -237,7 +275,7 @@ class PolicyController:
             message: What went wrong.
 
         """
-        self._inferring = False
+        self._asked_ns = None
         if observation.epoch == self._epoch:
             self._failure = Hold("model failed", message)
             self._scheduler.clear()
@@ -248,6 +286,8 @@ class PolicyController:
         if hold is not None:
             self._break_off()
             return PolicyStep(np.zeros(6), None, hold, None)
+        if self._asked_ns is not None and now_ns - self._asked_ns > self._timeout_ns:
+            self._give_up()
         plan = None
         if self._arrived is not None:
             if self._scheduler.start(self._arrived):
@@ -273,11 +313,23 @@ class PolicyController:
         """Return why there is no action, though nothing forbids one."""
         if self._failure is not None:
             return self._failure
-        if self._moved:
+        if self._moved and not self._rests:
             return EXHAUSTED
-        if not self._inferring and self.aligner.moment_ns() < 0:
+        if self._asked_ns is None and self.aligner.moment_ns() < 0:
             return OUT_OF_STEP
         return NO_MODEL
+
+    def _give_up(self) -> None:
+        """Stop waiting for an inference; until it is back there cannot be another one."""
+        self._given_up = True
+        reason = f"an inference takes longer than inference_timeout, {self._timeout_ns / 1e9:g} s"
+        self._failure = Hold(HANGING, reason)
+        self._scheduler.clear()
+
+    def _to_go_on_with(self, left: Remainder, observation: Observation) -> Prefix:
+        """Return what is left of the chunk as the model would say it from an observation."""
+        actions = from_motion(left.motion, self._action, observation)
+        return Prefix(normalise(actions, self._action.normalisation), left.frozen, left.weights)
 
     def _break_off(self) -> None:
         """Drop the chunk, and the result of an inference that is running."""

@@ -142,13 +142,19 @@ def image_input(image: ImageArray | None, camera: Camera) -> NDArray[Any]:
         found = "no image" if image is None else f"an image of the shape {image.shape}"
         msg = f"the observation has {found} of camera {camera.name!r}, not {(*camera.size, 3)}"
         raise InputError(msg)
-    values: NDArray[Any] = image
+    planar = camera.layout == "nchw"
+    values: NDArray[Any] = np.ascontiguousarray(image.transpose(2, 0, 1) if planar else image)
     if camera.type == "float32":
         # One multiplication and one addition a pixel: (x * scale - mean) / std = x * gain + offset.
         std = np.asarray(camera.std)
         gain = (camera.scale / std).astype(np.float32)
         offset = (-np.asarray(camera.mean) / std).astype(np.float32)
-        values = image.astype(np.float32) * gain + offset
-    if camera.layout == "nchw":
-        values = values.transpose(2, 0, 1)
-    return np.ascontiguousarray(values[None])
+        if planar:
+            gain, offset = gain[:, None, None], offset[:, None, None]
+        else:
+            # A row at a time: numpy is slow where the innermost axis is but three long.
+            gain, offset = (np.tile(row, image.shape[1]).reshape(-1, 3) for row in (gain, offset))
+        values = values.astype(np.float32)
+        values *= gain
+        values += offset
+    return values[None]

@@ -44,6 +44,7 @@ class Chunk:
             dof); None where the actions are of the TCP.
         anchored: Whether the actions lead to places rather than being motions of their own: then
             what was executed otherwise since the observation is to be made up for.
+        continues: Whether the model was guided to go on with what was left of the running chunk.
 
     """
 
@@ -56,6 +57,7 @@ class Chunk:
     actions: Array | None = None
     joints: Array | None = None
     anchored: bool = False
+    continues: bool = False
 
 
 class Policy:
@@ -152,6 +154,7 @@ class Policy:
             actions=actions,
             joints=motion.joints,
             anchored=leads_to_places(action),
+            continues=prefix is not None and self.takes_prefix,
         )
 
     def predict(

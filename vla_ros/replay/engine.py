@@ -255,7 +255,7 @@ class PolicySide:
         begin = self._timer()
         outcome: Chunk | str
         try:
-            outcome = self._policy.infer(observation)
+            outcome = self._policy.infer(observation, self._controller.prefix)
         except PolicyError as err:
             outcome = str(err)
         wall_s = self._timer() - begin

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vla_ros.policy.scheduler import MODES as CHUNK_MODES
 from vla_ros.replay.common import ERRORS, SAFETY_HZ, ReplayError, parse_remap
 from vla_ros.replay.expectations import HASH, Expectation, load, parse
 from vla_ros.replay.junit import write_junit
@@ -83,6 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take messages by their stamps, or as and when they were received",
     )
     parser.add_argument("--replan-actions", type=int, default=4, help="as of policy_node")
+    parser.add_argument(
+        "--chunk-mode", choices=CHUNK_MODES, default=CHUNK_MODES[0], help="as of policy_node"
+    )
+    parser.add_argument(
+        "--inference-ms", type=float, metavar="MS", help="as --latency fixed:MS, as of vla_ros eval"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of an inference")
 
 
@@ -118,9 +125,10 @@ def _result(args: argparse.Namespace, progress: Callable[[float], None]) -> Repl
         )
     options = Options(
         mode=args.mode or ("safety" if args.bundle is None else "policy+safety"),
-        latency=args.latency,
+        latency=args.latency if args.inference_ms is None else f"fixed:{args.inference_ms!r}",
         rate_hz=args.rate,
         replan_actions=args.replan_actions,
+        chunk_mode=args.chunk_mode,
         threads=args.threads,
         recorded_ticks=args.ticks == "recorded",
         received=args.order == "received",

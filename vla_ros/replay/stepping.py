@@ -12,6 +12,7 @@ from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.bundle import MANIFEST, Bundle, sha256
 from vla_ros.policy.controller import PolicyController
 from vla_ros.policy.policy import Policy
+from vla_ros.policy.scheduler import MODES as CHUNK_MODES
 from vla_ros.replay.bags import Bag, open_bag
 from vla_ros.replay.columns import CommandColumns, Record
 from vla_ros.replay.common import (
@@ -54,6 +55,7 @@ class Options:
         latency: `zero`, `fixed:MS` or `measured`.
         rate_hz: Rate of the filter.
         replan_actions: See `PolicyController`.
+        chunk_mode: Likewise.
         threads: Threads of one inference.
         recorded_ticks: Whether policy and filter step at the times at which the recorded ones did,
             instead of at their rates from the bag's start.
@@ -69,6 +71,7 @@ class Options:
     latency: str = "zero"
     rate_hz: float = SAFETY_HZ
     replan_actions: int = 4
+    chunk_mode: str = CHUNK_MODES[0]
     threads: int = 1
     recorded_ticks: bool = False
     received: bool = False
@@ -218,6 +221,7 @@ class _Run:
                     self._robot,
                     None if self._given_urdf is None else self._chain,
                     replan_actions=options.replan_actions,
+                    chunk_mode=options.chunk_mode,
                 ),
                 Policy(self._bundle, BackendOptions(threads=options.threads), chain=self._chain),
                 record,

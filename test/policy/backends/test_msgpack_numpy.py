@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 msgpack = pytest.importorskip("msgpack", reason="msgpack is not installed")
 
-from vla_ros.policy.backends.msgpack_numpy import FrameError, pack, unpack
+from vla_ros.policy.backends.msgpack_numpy import FrameError, pack, unpack  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vla_ros[torch]'")
 
-from vla_ros.policy.backends import BackendError, BackendOptions
-from vla_ros.policy.backends.torch_program import TorchBackend
-from vla_ros.policy.manifest import BundleError, Graph
+from vla_ros.policy.backends import BackendError, BackendOptions, DeviceTensor  # noqa: E402
+from vla_ros.policy.backends.torch_program import TorchBackend  # noqa: E402
+from vla_ros.policy.manifest import BundleError, Graph  # noqa: E402
 
 
 class Model(torch.nn.Module):
@@ -70,6 +70,21 @@ def test_a_program_gives_what_the_model_gives(tmp_path, form):
     backend.close()
     with pytest.raises(BackendError, match="closed"):
         backend.run(inputs())
+
+
+def test_outputs_on_a_device_go_on_to_the_next_graph_as_they_are(exported):
+    backend = TorchBackend(exported[1], graph(), BackendOptions())
+    expected = backend.run(inputs())["actions"]
+    backend._on_device = True  # As on a GPU; here the device's memory is the host's.
+    found = backend.run(inputs())["actions"]
+    assert isinstance(found, DeviceTensor)
+    assert (found.shape, found.dtype) == ((1, 2, 3), np.float32)
+    np.testing.assert_array_equal(found, expected)
+    state = DeviceTensor(torch.tensor(inputs()["state"]), (1, 4), "float32", lambda: None)
+    again = backend.run({**inputs(), "state": state})["actions"]
+    np.testing.assert_array_equal(again, expected)
+    backend.run(inputs() | {"state": np.zeros((1, 4), np.float32)})
+    np.testing.assert_array_equal(found, expected)  # It is no run's but its own.
 
 
 @pytest.mark.parametrize(
@@ -165,10 +180,41 @@ def test_a_rewritten_archive_still_loads(exported, tmp_path):
     TorchBackend(tmp_path / "m.pt2", graph(), BackendOptions()).run(inputs())
 
 
-def test_a_length_that_would_be_evaluated_is_refused(exported, tmp_path):
+def test_a_function_handed_to_an_operator_that_calls_it_is_refused(exported, tmp_path):
+    def change(content):
+        node = content["graph_module"]["graph"]["nodes"][0]
+        node["target"] = "torch.ops.higher_order.wrap_with_set_grad_enabled"
+        node["inputs"][0]["arg"] = {"as_operator": "torch.os.system"}
+
+    rewrite(exported[1], tmp_path / "m.pt2", change)
+    with pytest.raises(BundleError, match=r"its graph calls 'torch\.os\.system'"):
+        TorchBackend(tmp_path / "m.pt2", graph(), BackendOptions())
+
+
+def test_a_free_batch_axis_takes_the_manifests_length(tmp_path):
+    args = (torch.zeros(3, 4), torch.zeros(3, 5, dtype=torch.int64))
+
+    class Rows(torch.nn.Module):
+        def forward(self, state, tokens):
+            return state[:, :2] + tokens[:, :2].float() + (state.shape[0] * 2 + 1)
+
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(
+        Rows(), args, dynamic_shapes={"state": {0: batch}, "tokens": {0: batch}}
+    )
+    torch.export.save(program, str(tmp_path / "m.pt2"))
+    backend = TorchBackend(tmp_path / "m.pt2", graph(outputs={"actions": [1, 2]}), BackendOptions())
+    np.testing.assert_array_equal(backend.run(inputs())["actions"], [[5.0, 7.0]])
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["__import__('os').getcwd()", "eval(chr(95)+chr(95))", "open(1)", "exit()", "9**9**9", ""],
+)
+def test_a_length_that_would_be_evaluated_is_refused(exported, tmp_path, expression):
     def change(content):
         sizes = content["graph_module"]["graph"]["tensor_values"]["state"]["sizes"]
-        sizes[0] = {"as_expr": {"expr_str": "__import__('os').getcwd()", "hint": None}}
+        sizes[0] = {"as_expr": {"expr_str": expression, "hint": None}}
 
     rewrite(exported[1], tmp_path / "m.pt2", change)
     with pytest.raises(BundleError, match="a length in it is"):

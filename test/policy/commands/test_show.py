@@ -46,10 +46,8 @@ def test_what_a_model_does_not_take_is_not_shown(tmp_path, capsys):
 
 def test_the_units_follow_from_the_action(tmp_path, capsys):
     make_bundle(tmp_path)
-    assert (
-        "delta_pose: frame tool, rotation as rotation_vector, relative to previous, in m and "
-        in (shown(tmp_path, capsys))
-    )
+    said = "delta_pose: frame tool, rotation as rotation_vector, relative to previous, in m and rad"
+    assert said in shown(tmp_path, capsys)
 
 
 def test_a_source_cannot_write_to_the_terminal(tmp_path, capsys):

@@ -1,0 +1,98 @@
+"""Periods are even, and begin soon after the results that they wait for."""
+
+import numpy as np
+import pytest
+
+from vla_ros.policy.pace import Pace
+
+PERIOD = 33_333_333
+MS = 1_000_000
+
+
+def run(result_ns, periods=600, *, every=4, late_ns=0):
+    """Return when periods began, and what each result waited.
+
+    Args:
+        result_ns: Gives when the result for period number n comes, by an ideal clock of the camera.
+        periods: How many.
+        every: Periods from one result to the next.
+        late_ns: By how much the loop wakes too late, at most.
+
+    """
+    random = np.random.default_rng(0)
+    pace = Pace(PERIOD)
+    due = pace.begin(0)
+    begun, results = [0], []
+    arrivals = [result_ns(n) for n in range(1, periods, every)]
+    for _ in range(periods):
+        while arrivals and arrivals[0] <= due:
+            results.append(arrivals.pop(0))
+            pace.arrived(results[-1])
+        now = due + round(random.uniform(0, late_ns)) if late_ns else due
+        begun.append(now)
+        due = pace.next(now)
+        assert due > now
+    begun = np.array(begun)
+    waits = [begun[begun > r].min() - r for r in results if r < begun[-1]]
+    return begun, np.array(waits)
+
+
+@pytest.mark.parametrize("phase_ms", [0.2, 3.0, 8.0, 12.0, 20.0, 33.0])
+def test_periods_follow_results_in_small_steps(phase_ms):
+    random = np.random.default_rng(1)
+    jitter = random.normal(0.0, 0.4 * MS, 2000)
+    begun, waits = run(lambda n: n * PERIOD + round(phase_ms * MS + jitter[n]))
+    periods = np.diff(begun) / MS
+    assert np.abs(periods - PERIOD / MS).max() <= PERIOD / MS / 32 + 1e-6
+    assert periods.std() < 0.3
+    settled = waits[len(waits) // 2 :] / MS
+    assert np.median(settled) < 3.0
+    assert np.mean(settled > 20.0) <= 0.1  # which came just too late for their period
+    assert periods.mean() == pytest.approx(PERIOD / MS, rel=2e-3)
+
+
+def test_a_result_that_is_late_once_moves_it_little():
+    offsets = np.full(2000, 5.0)
+    offsets[301] = 12.0
+    begun, waits = run(lambda n: n * PERIOD + round(offsets[n] * MS))
+    assert np.median(waits[-20:]) / MS == pytest.approx(PERIOD / MS / 40, abs=0.1)
+    later = begun[320:] % PERIOD
+    assert (later < 6.5 * MS).all()
+
+
+def test_a_camera_whose_clock_drifts_is_followed():
+    begun, waits = run(lambda n: round(n * PERIOD * (1 + 1e-4)) + 5 * MS, periods=3000)
+    assert np.median(waits[100:]) < 3 * MS
+    assert np.diff(begun).std() < 0.2 * MS
+
+
+@pytest.mark.parametrize("period", [20 * MS, 35 * MS, 50 * MS, 66_666_666])
+def test_with_a_camera_of_another_rate_the_rate_holds(period):
+    begun, _ = run(lambda n: n * period, every=1)
+    assert np.diff(begun).mean() == pytest.approx(PERIOD, rel=2e-3)
+    assert np.diff(begun).std() < 0.3 * MS
+
+
+def test_waking_late_does_not_add_up():
+    begun, _ = run(lambda n: 10**15 + n, late_ns=3 * MS)
+    assert (begun - PERIOD * np.arange(len(begun)) <= 3 * MS).all()
+
+
+def test_after_the_first_result_the_next_have_a_margin():
+    pace = Pace(PERIOD)
+    due = pace.begin(5 * MS, after_result=True)
+    assert due == 5 * MS + PERIOD + pace.margin_ns
+    assert 0.5 * MS < pace.margin_ns < 2 * MS
+
+
+@pytest.mark.parametrize("jump", [-(10**12), 5 * PERIOD, 10**12])
+def test_a_clock_that_jumps_begins_anew(jump):
+    pace = Pace(PERIOD)
+    due = pace.begin(10**13)
+    assert pace.next(due + jump) == due + jump + PERIOD
+
+
+def test_a_period_that_was_missed_is_left_out():
+    pace = Pace(PERIOD)
+    due = pace.begin(0)
+    assert pace.next(due + PERIOD) == 3 * PERIOD
