@@ -39,7 +39,8 @@ test-learn: $(VENV)/.learn
 
 # Export of LeRobot's checkpoints, in an environment of its own (requirements/lerobot.txt).
 test-lerobot: $(LEROBOT)/.made
-	@$(LEROBOT)/bin/python -m pytest -q test/export
+	@$(LEROBOT)/bin/python -m pytest -q test/export test/policy/test_lerobot.py \
+	    test/policy/decoders/test_noise_schedule.py
 
 bench: $(VENV)/.test
 	@$(BIN)/python bench/run.py
