@@ -35,7 +35,7 @@ test-triton: .venv-triton/.done
 
 # Training and export too, which need torch (requirements/learn.txt).
 test-learn: $(VENV)/.learn
-	@$(BIN)/python -m pytest -q test/learn test/policy/backends/test_torch.py
+	@$(BIN)/python -m pytest -q test/learn test/export test/policy/backends/test_torch.py
 
 # Export of LeRobot's checkpoints, in an environment of its own (requirements/lerobot.txt).
 test-lerobot: $(LEROBOT)/.made

@@ -15,7 +15,7 @@ from vla_ros.export.lerobot import torchvision_shim as shim
 from vla_ros.export.lerobot.diffusion import _MatrixResize
 from vla_ros.export.lerobot.images import FitImage
 from vla_ros.export.lerobot.time_embedding import time_embedding
-from vla_ros.export.precision import _to_fp16  # noqa: E402
+from vla_ros.export.precision import _to_fp16
 from vla_ros.export.torch_graph import TorchGraph, write_onnx
 
 
