@@ -35,11 +35,12 @@ test-triton: .venv-triton/.done
 
 # Training and export too, which need torch (requirements/learn.txt).
 test-learn: $(VENV)/.learn
-	@$(BIN)/python -m pytest -q test/learn test/policy/backends/test_torch.py
+	@$(BIN)/python -m pytest -q test/learn test/export test/policy/backends/test_torch.py
 
 # Export of LeRobot's checkpoints, in an environment of its own (requirements/lerobot.txt).
 test-lerobot: $(LEROBOT)/.made
-	@$(LEROBOT)/bin/python -m pytest -q test/export
+	@$(LEROBOT)/bin/python -m pytest -q test/export test/policy/test_lerobot.py \
+	    test/policy/decoders/test_noise_schedule.py
 
 bench: $(VENV)/.test
 	@$(BIN)/python bench/run.py
