@@ -57,3 +57,30 @@ def test_what_is_missing_is_said_before_lerobot_is_looked_for(tmp_path, capsys):
     assert "--action (" in error
     assert "--rate (" in error
     assert "make .venv-lerobot" not in error
+
+
+@pytest.mark.usefixtures("no_lerobot")
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        (["--language-model", "nowhere"], "--language-model nowhere: there is no such folder"),
+        (["--meaning", "cameras.yaml"], "cameras.yaml: cameras: 'side': the checkpoint has front"),
+        (["--out", "checkpoint"], "--out checkpoint: checkpoint lies in it: name another folder"),
+    ],
+)
+def test_a_flag_at_fault_is_said_before_lerobot_is_looked_for(
+    tmp_path, monkeypatch, capsys, flags, fault
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cameras.yaml").write_text("cameras: {side: {crop: [0, 0, 1, 1]}}")
+    write_checkpoint(tmp_path / "checkpoint")
+    words = ["export", "lerobot", "checkpoint", "--out", "bundle", *MEANING, *flags]
+    assert main(words) == 1
+    assert fault in capsys.readouterr().err
+
+
+def test_the_name_of_a_checkpoint_on_the_hub_is_answered_by_how_to_fetch_it(tmp_path, capsys):
+    assert main(["export", "lerobot", "lerobot/act_aloha", "--out", str(tmp_path / "b")]) == 1
+    error = capsys.readouterr().err
+    assert "lerobot/act_aloha: there is no such folder" in error
+    assert "hf download" in error

@@ -75,6 +75,33 @@ def test_a_misspelt_key_is_an_error(tmp_path):
         _read(f"--meaning {file}")
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("action: pose", r"action: is 'pose', but must be a mapping"),
+        ("action: {gripper: 0.1}", r"action\.gripper: is 0\.1, but must be a mapping"),
+        ("action: {names: a}", r"action\.names: is 'a', but must be a list"),
+        ("state: {names: a}", r"state\.names: is 'a', but must be a list"),
+        ("cameras: {front: 1}", r"cameras\.front: is 1, but must be a mapping"),
+        ("cameras: {front: {size: 1}}", r"front\.size: is unknown; there are source_aspect, crop"),
+        ("rate_hz: fast", r"rate: is 'fast'; actions a second, more than 0"),
+        ("rate_hz: 0", r"rate: is 0; actions a second, more than 0"),
+        (
+            "units: {gripper: [0, wide]}",
+            r"units\.gripper: is \[0, 'wide'\], but must be two numbers",
+        ),
+        ("action: {gripper: {open_m: wide}}", r"open_m: is 'wide', but must be a number"),
+        ("action: {gripper: {open_m: 0}}", r"is 0\.0 closed and 0 open: --gripper-open must be"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(tmp_path, content, fault):
+    file = tmp_path / "meaning.yaml"
+    file.write_text(content)
+    words = f"--meaning {file} --robot so101 --action joint_position"
+    with pytest.raises(ExportError, match=fault):
+        _read(words if content.startswith("rate") else f"{words} --rate 30")
+
+
 def test_an_unknown_robot_lists_the_known_ones():
     with pytest.raises(ExportError, match=r"--robot r2d2: there is no such .* panda, so101, ur5e"):
         _read("--robot r2d2")

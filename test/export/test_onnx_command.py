@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from bundles import STATE_NAMES, forward_actions, manifest, write_graph, write_tokenizer
 from vla_ros.cli import main
-from vla_ros.policy.bundle import MANIFEST, Bundle
+from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.manifest import parse_manifest
 
 
@@ -66,7 +66,7 @@ def test_a_shape_that_is_not_the_graphs_is_refused(source, tmp_path, capsys):
     assert _export(source, tmp_path, graphs=graphs) == 1
     error = capsys.readouterr().err
     assert "graphs[0].inputs.state: is float32 [1, 6], but the graph's is float32 [1, 17]" in error
-    assert not (tmp_path / "bundle" / MANIFEST).exists()
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_an_input_that_the_graph_does_not_have_is_refused(source, tmp_path, capsys):
@@ -97,8 +97,54 @@ def test_a_folder_with_something_else_is_not_overwritten(source, tmp_path, capsy
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "thesis.tex").write_text("years of work")
     assert _export(source, tmp_path) == 1
-    assert "is there and holds no bundle" in capsys.readouterr().err
+    assert "holds thesis.tex, which no export wrote" in capsys.readouterr().err
     assert (tmp_path / "bundle" / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_earlier_export_is_replaced_and_comes_back_if_the_new_one_fails(source, tmp_path):
+    assert _export(source, tmp_path, name="first") == 0
+    assert _export(source, tmp_path, name="second", action={"type": "pose"}) == 1
+    assert Bundle.load(tmp_path / "bundle").manifest.name == "first"
+    assert _export(source, tmp_path, name="second") == 0
+    assert Bundle.load(tmp_path / "bundle").manifest.name == "second"
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "bundle"}
+
+
+def test_a_file_added_to_an_earlier_export_keeps_it_from_being_replaced(source, tmp_path, capsys):
+    assert _export(source, tmp_path, "--int8") == 0
+    (tmp_path / "bundle_int8" / "notes.txt").write_text("which to take")
+    assert _export(source, tmp_path, "--int8") == 1
+    assert "bundle_int8: holds notes.txt, which no export wrote" in capsys.readouterr().err
+    assert _export(source, tmp_path) == 0
+
+
+def test_what_is_read_is_not_overwritten(source, tmp_path, capsys):
+    assert _export(source, tmp_path) == 0
+    words = ["export", "onnx", str(tmp_path / "bundle" / "policy.onnx")]
+    words += ["--manifest", str(source / "manifest.yaml"), "--out", str(tmp_path / "bundle")]
+    assert main(words) == 1
+    assert "policy.onnx lies in it: name another folder" in capsys.readouterr().err
+    Bundle.load(tmp_path / "bundle")
+
+
+def test_a_fault_of_the_manifest_is_told_of_the_file_given(source, tmp_path, capsys):
+    assert _export(source, tmp_path, action={**_short()["action"], "rate_hz": -1}) == 1
+    error = capsys.readouterr().err
+    assert f"{source / 'manifest.yaml'}: action.rate_hz: input should be greater than 0" in error
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        (["--observations", "0"], "--observations 0: must be at least 1"),
+        (["--out", "."], "--out .: is no name of a new folder"),
+    ],
+)
+def test_a_flag_at_fault_is_told_before_anything_is_written(source, tmp_path, capsys, flags, fault):
+    assert _export(source, tmp_path, *flags) == 1
+    assert fault in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_file_that_is_no_graph(source, tmp_path, capsys):
@@ -152,4 +198,4 @@ def test_actions_that_are_not_finite_are_told(source, tmp_path, capsys):
     write_graph(source / "model.onnx", actions)
     assert _export(source, tmp_path) == 1
     assert "its actions are not finite" in capsys.readouterr().err
-    assert not (tmp_path / "bundle" / MANIFEST).exists()
+    assert not (tmp_path / "bundle").exists()

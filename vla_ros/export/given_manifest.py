@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from vla_ros.export.error import ExportError
-from vla_ros.policy.bundle import Bundle, write_manifest
+from vla_ros.policy.bundle import MANIFEST, Bundle, BundleError, write_manifest
 from vla_ros.policy.manifest import DECODER_GRAPHS
 from vla_ros.yaml_text import parse_yaml
 
@@ -30,6 +30,9 @@ def read(file: Path) -> dict[str, Any]:
     """
     try:
         content = parse_yaml(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        msg = f"{file}: there is no such file"
+        raise ExportError(msg) from err
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
         msg = f"{file}: cannot be read: {' '.join(str(err).split())}"
         raise ExportError(msg) from err
@@ -106,8 +109,7 @@ def write(
         folder: Of the bundle, which holds the graphs.
 
     Raises:
-        ExportError: If what is written contradicts the graphs.
-        BundleError: If the manifest is at fault.
+        ExportError: If what is written contradicts the graphs, or is at fault by itself.
 
     """
     filled = {"schema_version": 2, "name": folder.name, **content}
@@ -126,7 +128,10 @@ def write(
     if isinstance(content.get("instruction"), dict):
         filled["instruction"] = _instruction(content["instruction"], shapes["inputs"], file, folder)
     filled["source"] = {**(content.get("source") or {}), "exported by": "vla_ros export"}
-    return write_manifest(folder, filled)
+    try:
+        return write_manifest(folder, filled)
+    except BundleError as err:  # names the new manifest: what is to be mended is the one given
+        raise ExportError(str(err).replace(str(folder / MANIFEST), str(file))) from err
 
 
 def _merged(entry: dict[str, Any], content: Mapping[str, Any], file: Path) -> dict[str, Any]:

@@ -45,6 +45,7 @@ _KEYS = {
     "units": ("angles", "gripper"),
     "state": ("names",),
 }
+_CAMERA_KEYS = ("source_aspect", "crop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,9 @@ def read_meaning(
     elif kind not in ACTION_TYPES:
         msg = f"action.type: is {kind!r}; there are {', '.join(ACTION_TYPES)}"
         raise ExportError(msg)
+    if rate is not None and not (isinstance(rate, int | float) and 0.0 < rate < math.inf):
+        msg = f"--rate: is {rate!r}; actions a second, more than 0"
+        raise ExportError(msg)
     if rate is None:
         missing.append("--rate (the fps of the data that it was trained on)")
     if kind in _RELATIVE and action.get("reference") is None:
@@ -226,7 +230,7 @@ def read_meaning(
         action_units=_units(names, units, None if kind in _CARTESIAN else opening, action=True),
         state_names=state_names,
         state_units=_units(state_names, units, opening, action=False),
-        cameras=given.get("cameras") or {},
+        cameras={name: camera or {} for name, camera in (given.get("cameras") or {}).items()},
     )
 
 
@@ -290,6 +294,16 @@ def _gripper(
     if "open_m" not in given:
         missing.append("--gripper-open (the opening of an open gripper, in m)")
         return None
+    for key in ("closed_m", "open_m"):
+        if not isinstance(given[key], int | float):
+            msg = f"action.gripper.{key}: is {given[key]!r}, but must be a number"
+            raise ExportError(msg)
+    if given["closed_m"] >= given["open_m"]:
+        msg = (
+            f"the gripper's opening is {given['closed_m']} closed and {given['open_m']} open: "
+            "--gripper-open must be the greater"
+        )
+        raise ExportError(msg)
     return given
 
 
@@ -342,7 +356,8 @@ def _gripper_units(
     """Return scale and offset: of the open fraction in actions, of the opening in states."""
     if values is None:
         return 1.0, 0.0
-    if not isinstance(values, list | tuple) or len(values) != 2:  # noqa: PLR2004 - closed, open
+    numbers = isinstance(values, list | tuple) and all(isinstance(v, int | float) for v in values)
+    if not numbers or len(values) != 2:  # noqa: PLR2004 - closed, open
         msg = f"units.gripper: is {values!r}, but must be two numbers: closed, open"
         raise ExportError(msg)
     closed, opened = (float(value) for value in values)
@@ -367,19 +382,36 @@ def _read_file(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         msg = f"{file}: must be a mapping with keys among {', '.join(_KEYS[''])}"
         raise ExportError(msg)
-    for section, known in _KEYS.items():
-        part = content.get(section) if section else content
-        if part is None:
-            continue
-        if not isinstance(part, dict):
-            msg = f"{file}: {section}: must be a mapping"
+    _check(file, "", content, _KEYS[""])
+    for section in ("action", "units", "state"):
+        _check(file, section, content.get(section), _KEYS[section])
+    action, state = content.get("action") or {}, content.get("state") or {}
+    _check(file, "action.gripper", action.get("gripper"))
+    for where, names in (
+        ("action.names", action.get("names")),
+        ("state.names", state.get("names")),
+    ):
+        if names is not None and not isinstance(names, list):
+            msg = f"{file}: {where}: is {names!r}, but must be a list"
             raise ExportError(msg)
-        for key in part:
-            if key not in known:
-                where = f"{section}.{key}" if section else key
-                msg = f"{file}: {where}: is unknown; there are {', '.join(known)}"
-                raise ExportError(msg)
+    _check(file, "cameras", content.get("cameras"))
+    for name, camera in (content.get("cameras") or {}).items():
+        _check(file, f"cameras.{name}", camera, _CAMERA_KEYS)
     return content
+
+
+def _check(file: Path, where: str, part: object, known: Sequence[str] | None = None) -> None:
+    """Check that a part of the file, if it is there, is a mapping with no key but those known."""
+    if part is None:
+        return
+    if not isinstance(part, dict):
+        msg = f"{file}: {where}: is {part!r}, but must be a mapping"
+        raise ExportError(msg)
+    for key in part:
+        if known is not None and key not in known:
+            at = f"{where}.{key}" if where else key
+            msg = f"{file}: {at}: is unknown; there are {', '.join(known)}"
+            raise ExportError(msg)
 
 
 def _read_robot(given: str) -> _Robot:

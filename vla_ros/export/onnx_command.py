@@ -1,7 +1,6 @@
 """Make a bundle of ONNX files: `vla_ros export onnx FILE --manifest FILE.yaml --out DIR`."""
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 from vla_ros.export import finish, given_manifest
@@ -25,13 +24,15 @@ def run(args: argparse.Namespace) -> int:
 
     content = given_manifest.read(args.manifest)
     files = given_manifest.sources(args.source, content, args.manifest)
-    # Before anything is written, or taken away.
+    finish.check(args, [*files.values(), args.manifest])
     entries = [entry(name, file, content) for name, file in files.items()]
-    finish.start(args.out)
-    for file, item in zip(files.values(), entries, strict=True):
-        copy(file, args.out / item["file"])
-    bundle = given_manifest.write(content, entries, args.manifest, args.out)
-    finish.check_runs(bundle)
-    # The file itself is the model: there is something to compare only where it is converted.
-    original = GraphsOriginal(bundle) if args.fp16 or args.int8 else None
-    return finish.finish(bundle, original, args, partial(print, flush=True))
+
+    def make() -> finish.Made:
+        for file, item in zip(files.values(), entries, strict=True):
+            copy(file, args.out / item["file"])
+        bundle = given_manifest.write(content, entries, args.manifest, args.out)
+        finish.check_runs(bundle)
+        # The file itself is the model: there is something to compare only where it is converted.
+        return bundle, GraphsOriginal(bundle) if args.fp16 or args.int8 else None
+
+    return finish.finish(make, args)

@@ -5,7 +5,6 @@ They become ONNX, which runs without torch, or with `--backend torch` stay what 
 
 import argparse
 import shutil
-from functools import partial
 from pathlib import Path
 
 from vla_ros.export import finish, given_manifest
@@ -31,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     content = given_manifest.read(args.manifest)
     files = given_manifest.sources(args.source, content, args.manifest)
+    finish.check(args, [*files.values(), args.manifest])
     if args.backend == "torch" and (args.fp16 or args.int8):
         msg = "--fp16 and --int8 convert ONNX graphs: leave out --backend torch"
         raise ExportError(msg)
@@ -39,12 +39,15 @@ def run(args: argparse.Namespace) -> int:
     for name, graph in graphs.items():
         entry = {**graph.entry(), "backend": args.backend}
         entries.append({**entry, "file": f"{name}.{'pt2' if args.backend == 'torch' else 'onnx'}"})
-    finish.start(args.out)
-    for name, graph in graphs.items():
-        if args.backend == "torch":
-            shutil.copyfile(files[name], args.out / f"{name}.pt2")
-        else:
-            write_onnx(graph, args.out)
-    bundle = given_manifest.write(content, entries, args.manifest, args.out)
-    original = GraphsOriginal(bundle, {name: Program(graph) for name, graph in graphs.items()})
-    return finish.finish(bundle, original, args, partial(print, flush=True))
+
+    def make() -> finish.Made:
+        for name, graph in graphs.items():
+            if args.backend == "torch":
+                shutil.copyfile(files[name], args.out / f"{name}.pt2")
+            else:
+                write_onnx(graph, args.out)
+        bundle = given_manifest.write(content, entries, args.manifest, args.out)
+        programs = {name: Program(graph) for name, graph in graphs.items()}
+        return bundle, GraphsOriginal(bundle, programs)
+
+    return finish.finish(make, args)

@@ -19,6 +19,8 @@ from vla_ros.export.error import ExportError
 
 KINDS = ("act", "diffusion", "smolvla", "pi0")
 WEIGHTS = "model.safetensors"
+ENVIRONMENT = ".venv-lerobot"
+"""Where lerobot is installed, beside the rest, which its pins conflict with."""
 
 _IMAGE = "observation.image"
 _STATE = "observation.state"
@@ -118,6 +120,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         ExportError: If something is missing, or cannot be said in a manifest.
 
     """
+    if not folder.is_dir():
+        msg = (
+            f"{folder}: there is no such folder: give that with config.json (pretrained_model); "
+            f"one on the hub: {ENVIRONMENT}/bin/hf download OWNER/NAME --local-dir FOLDER"
+        )
+        raise ExportError(msg)
     config = _read_json(folder, "config.json", "is this a checkpoint's folder (pretrained_model)?")
     kind = config.get("type")
     if kind not in KINDS:

@@ -9,18 +9,16 @@ import importlib.util
 import os
 import subprocess
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vla_ros.export import finish
 from vla_ros.export import meaning as meanings
 from vla_ros.export.error import ExportError
-from vla_ros.export.lerobot.checkpoint import Checkpoint, read_checkpoint
+from vla_ros.export.lerobot.checkpoint import ENVIRONMENT, Checkpoint, read_checkpoint
 from vla_ros.export.meaning import Meaning
 from vla_ros.paths import share
 
-ENVIRONMENT = ".venv-lerobot"
 TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -47,6 +45,16 @@ def run(args: argparse.Namespace) -> int:
         action_size=checkpoint.action_size,
         source=str(checkpoint.folder),
     )
+    unknown = sorted(set(meaning.cameras) - {camera.name for camera in checkpoint.cameras})
+    if unknown:
+        known = ", ".join(camera.name for camera in checkpoint.cameras)
+        msg = f"{args.meaning}: cameras: {unknown[0]!r}: the checkpoint has {known}"
+        raise ExportError(msg)
+    if args.language_model is not None and not args.language_model.is_dir():
+        msg = f"--language-model {args.language_model}: there is no such folder"
+        raise ExportError(msg)
+    folders = [checkpoint.folder, args.language_model]
+    finish.check(args, [folder for folder in folders if folder is not None])
     if importlib.util.find_spec("lerobot") is None:
         return _run_elsewhere(args.argv)
     return export(checkpoint, meaning, args)
@@ -81,21 +89,27 @@ def export(checkpoint: Checkpoint, meaning: Meaning, args: argparse.Namespace) -
     from vla_ros.export.lerobot.original import LeRobotOriginal
     from vla_ros.export.lerobot.reference import LeRobot
     from vla_ros.export.torch_graph import write_onnx
-    from vla_ros.policy.bundle import write_manifest
+    from vla_ros.policy.bundle import MANIFEST, BundleError, write_manifest
 
-    language_model = args.language_model
-    finish.start(args.out)
-    lerobot = LeRobot.load(checkpoint, meaning, language_model)
-    report = partial(print, flush=True)
-    with lerobot.exportable():
-        for graph in lerobot.model.graphs:
-            write_onnx(graph, args.out)
-        entries = [graph.entry() for graph in lerobot.model.graphs]
-    tokens = None
-    if checkpoint.tokenizer is not None:
-        tokens = lerobot.save_tokenizer(args.out / TOKENIZER_FILE)
-    bundle = write_manifest(args.out, manifest(lerobot, entries, tokens))
-    return finish.finish(bundle, LeRobotOriginal(lerobot), args, report)
+    def make() -> finish.Made:
+        lerobot = LeRobot.load(checkpoint, meaning, args.language_model)
+        with lerobot.exportable():
+            for graph in lerobot.model.graphs:
+                write_onnx(graph, args.out)
+            entries = [graph.entry() for graph in lerobot.model.graphs]
+        tokens = None
+        if checkpoint.tokenizer is not None:
+            tokens = lerobot.save_tokenizer(args.out / TOKENIZER_FILE)
+        content = manifest(lerobot, entries, tokens)
+        try:
+            bundle = write_manifest(args.out, content)
+        except BundleError as err:
+            fault = str(err).removeprefix(f"{args.out / MANIFEST}: ")
+            msg = f"{checkpoint.folder}: no manifest can say what it is by these flags: {fault}"
+            raise ExportError(msg) from err
+        return bundle, LeRobotOriginal(lerobot)
+
+    return finish.finish(make, args)
 
 
 def manifest(
