@@ -91,7 +91,7 @@ def test_a_misspelt_key_is_an_error(tmp_path):
             r"units\.gripper: is \[0, 'wide'\], but must be two numbers",
         ),
         ("action: {gripper: {open_m: wide}}", r"open_m: is 'wide', but must be a number"),
-        ("action: {gripper: {open_m: 0}}", r"is 0\.0 closed and 0 open: --gripper-open must be"),
+        ("action: {gripper: {open_m: -1}}", r"is -0\.17 closed and -1 open: --gripper-open must be"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named(tmp_path, content, fault):
