@@ -31,11 +31,11 @@ test-openpi: $(VENV)/.test .venv-openpi/.done
 
 # A real tritonserver, from the wheel nvidia-pytriton.
 test-triton: .venv-triton/.done
-	@.venv-triton/bin/python -m pytest -q test/policy/backends/test_triton.py
+	@.venv-triton/bin/python -m pytest -q test/policy/backends/test_triton.py test/policy/backends/test_triton_repository.py
 
 # Training and export too, which need torch (requirements/learn.txt).
 test-learn: $(VENV)/.learn
-	@$(BIN)/python -m pytest -q test/learn test/policy/backends/test_torch.py
+	@$(BIN)/python -m pytest -q test/learn test/export test/policy/backends/test_torch.py
 
 # Export of LeRobot's checkpoints, in an environment of its own (requirements/lerobot.txt).
 test-lerobot: $(LEROBOT)/.made

@@ -205,7 +205,8 @@ def with_onnx(folder: Path, specs: dict, options, feed: dict) -> Callable[[], np
         x = feed["noise"]
         for index in range(STEPS):
             at = np.full((1, 1, 1), 1.0 - index / STEPS, kind)
-            velocity = graphs["step"].run({"noise": x, "time": at, **cache})["velocity"]
+            outputs = graphs["step"].run({"noise": x, "time": at, **cache})
+            velocity = np.asarray(outputs["velocity"])
             x = (x - velocity / STEPS).astype(kind)
         return x.astype(np.float32)
 

@@ -15,6 +15,7 @@ from vla_ros.export.lerobot import torchvision_shim as shim
 from vla_ros.export.lerobot.diffusion import _MatrixResize
 from vla_ros.export.lerobot.images import FitImage
 from vla_ros.export.lerobot.time_embedding import time_embedding
+from vla_ros.export.precision import _to_fp16
 from vla_ros.export.torch_graph import TorchGraph, write_onnx
 
 
@@ -26,18 +27,20 @@ def _embedded(time, dimension):
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
 
 
-def test_the_time_is_embedded_as_precisely_as_in_float64(tmp_path):
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-6), ("fp16", 1e-3)])
+def test_the_time_is_embedded_as_precisely_as_in_float64(tmp_path, precision, limit):
     class Embed(torch.nn.Module):
         def forward(self, time):
             return time_embedding(time, 72, 4e-3, 4.0)
 
-    graph = TorchGraph("embed", Embed(), {"time": torch.ones(1)}, ("embedded",))
+    graph = TorchGraph("fp32", Embed(), {"time": torch.ones(1)}, ("embedded",))
     write_onnx(graph, tmp_path)
-    session = onnxruntime.InferenceSession(str(tmp_path / "embed.onnx"))
+    _to_fp16(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / f"{precision}.onnx"))
     for time in np.linspace(0.0, 1.0, 41, dtype=np.float32):
         found = session.run(None, {"time": np.array([time])})[0]
         assert found.dtype == np.float32
-        assert np.abs(found - _embedded([time], 72)).max() < 1e-6
+        assert np.abs(found - _embedded([time], 72)).max() < limit
 
 
 def test_a_resize_by_matrices_is_the_resize():

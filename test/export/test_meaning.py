@@ -26,7 +26,7 @@ def test_a_robot_names_the_joints_of_state_and_action():
     assert found.name == "pick"
     assert found.action["names"][0] == "shoulder_pan"
     assert found.action["names"][-1] == "gripper"
-    assert found.action["gripper"] == {"closed_m": 0.0, "open_m": 1.7, "mode": "continuous"}
+    assert found.action["gripper"] == {"closed_m": -0.17, "open_m": 1.7, "mode": "continuous"}
     assert found.state_names[-2:] == ("joint.position.wrist_roll", "gripper.opening")
 
 
@@ -64,8 +64,8 @@ def test_a_file_says_the_same_and_flags_win(tmp_path):
     numbers = np.array([180.0, 90.0, 0.0, 0.0, 0.0, 50.0])
     expected = [np.pi, np.pi / 2, 0.0, 0.0, 0.0]
     assert np.allclose(found.action_units.from_model(numbers), [*expected, 0.5])
-    # Half open is half of 1.7 rad, which is what the robot measures.
-    assert np.allclose(found.state_units.from_model(numbers), [*expected, 0.85])
+    # Half open is between -0.17 and 1.7 rad, which is what the robot measures.
+    assert np.allclose(found.state_units.from_model(numbers), [*expected, 0.765])
 
 
 def test_a_misspelt_key_is_an_error(tmp_path):
@@ -91,7 +91,10 @@ def test_a_misspelt_key_is_an_error(tmp_path):
             r"units\.gripper: is \[0, 'wide'\], but must be two numbers",
         ),
         ("action: {gripper: {open_m: wide}}", r"open_m: is 'wide', but must be a number"),
-        ("action: {gripper: {open_m: 0}}", r"is 0\.0 closed and 0 open: --gripper-open must be"),
+        (
+            "action: {gripper: {open_m: -1}}",
+            r"is -0\.17 closed and -1 open: --gripper-open must be",
+        ),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named(tmp_path, content, fault):

@@ -149,13 +149,39 @@ def test_two_clients_are_served(bundle, policy):
             assert unpack(one.recv(timeout=10))["actions"].shape == (16, 7)
 
 
-def test_a_camera_of_any_size_is_fitted_and_one_of_the_models_size_is_not(bundle):
+def test_all_clients_inferences_run_in_one_thread(bundle, policy):
+    """On a GPU a new thread sets up its libraries anew, while all others wait."""
+    threads = []
+
+    class Watched:
+        def predict(self, observation):
+            threads.append(threading.get_ident())
+            return policy.predict(observation)
+
+    with serving(Watched(), bundle.manifest) as port:
+        for _ in range(3):
+            with connect(f"ws://127.0.0.1:{port}", compression=None) as client:
+                client.recv(timeout=10)
+                ask(client, content())
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
+
+
+def test_a_camera_of_any_size_is_fitted_but_what_is_fitted_already_is_not(bundle):
+    front, wrist = bundle.camera("front"), content()["wrist"]
     observation = read_observation(content(), bundle.manifest)
-    front = bundle.camera("front")
     np.testing.assert_array_equal(
         observation.images["front"], fit_image(content()["front"], front.image)
     )
-    np.testing.assert_array_equal(observation.images["wrist"], content()["wrist"])
+    # A camera's own picture is cropped whatever its size is, the model's included.
+    np.testing.assert_array_equal(
+        observation.images["wrist"], fit_image(wrist, bundle.camera("wrist").image)
+    )
+    observation = read_observation(without("wrist") | {"wrist/fitted": wrist}, bundle.manifest)
+    np.testing.assert_array_equal(observation.images["wrist"], wrist)
+    small = {"wrist/fitted": wrist[1:]}
+    with pytest.raises(ObservationError, match=r"'wrist/fitted' is \[79, 96\] pixels.*\[80, 96\]"):
+        read_observation(content() | small, bundle.manifest)
 
 
 def test_the_state_is_handed_on_number_for_number(bundle):

@@ -287,8 +287,7 @@ def _gripper(
 ) -> dict[str, Any] | None:
     given = dict(action.get("gripper") or {})
     if robot is not None and robot.gripper is not None:
-        # A manifest has no negative opening.
-        given.setdefault("closed_m", max(0.0, robot.gripper[0]))
+        given.setdefault("closed_m", robot.gripper[0])
         given.setdefault("open_m", robot.gripper[1])
     given.setdefault("closed_m", 0.0)
     given.setdefault("mode", "continuous")

@@ -486,15 +486,15 @@ class Gripper(_Section):
     """What the action's gripper entry means: 0 is closed, 1 is open.
 
     Attributes:
-        open_m: Opening when open, in m.
-        closed_m: Opening commanded when closed, in m.
+        open_m: Opening when open, in m (in rad where the gripper turns).
+        closed_m: Opening commanded when closed, likewise; it may be less than 0.
         mode: `binary` opens or closes; `continuous` commands what lies between.
         threshold: In binary mode the open fraction from which on it opens.
 
     """
 
-    open_m: NotNegative
-    closed_m: NotNegative
+    open_m: Real
+    closed_m: Real
     mode: Literal["binary", "continuous"]
     threshold: Fraction = 0.5
 

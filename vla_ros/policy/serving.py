@@ -5,9 +5,9 @@
 """
 
 import http
-import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ from vla_ros.types import Array, ImageArray, JointSample
 
 LARGEST_FRAME = 256 * 1024 * 1024
 """Bytes of the largest observation that is read."""
+
+FITTED = "/fitted"
+"""After a camera's name: the key of an image that is fitted to the model already."""
 
 _GRIPPER = "gripper.opening"
 
@@ -57,7 +60,9 @@ class PolicyServer:
         self._manifest = manifest
         self._clock = clock
         self._tell = tell
-        self._lock = threading.Lock()
+        # A thread of its own rather than a lock: on a GPU each new thread would set up libraries
+        # anew, and capture CUDA graphs again, while others wait.
+        self._inference = ThreadPoolExecutor(1, thread_name_prefix="inference")
 
     def listen(self, host: str, port: int) -> Server:
         """Return a server whose `serve_forever` serves, until its `shutdown`.
@@ -99,10 +104,8 @@ class PolicyServer:
             # A text frame is none of msgpack's.
             content = unpack(frame.encode() if isinstance(frame, str) else frame)
             observation = read_observation(content, self._manifest)
-            with self._lock:
-                begin = self._clock()
-                actions = self._policy.predict(observation)
-                timing = {"infer_ms": (self._clock() - begin) * 1e3}
+            actions, infer_ms = self._inference.submit(self._infer, observation).result()
+            timing = {"infer_ms": infer_ms}
             if total_ms is not None:
                 timing["prev_total_ms"] = total_ms
             return pack({"actions": actions.astype(np.float32), "server_timing": timing})
@@ -112,6 +115,12 @@ class PolicyServer:
             text = f"{type(err).__name__}: {' '.join(str(err).split())}"
         self._tell(f"{peer}: {text}")
         return text
+
+    def _infer(self, observation: Observation) -> tuple[Array, float]:
+        """Return the actions and the time that they took, ms."""
+        begin = self._clock()
+        actions = self._policy.predict(observation)
+        return actions, (self._clock() - begin) * 1e3
 
 
 def metadata(manifest: Manifest) -> dict[str, Any]:
@@ -145,10 +154,12 @@ def client_manifest(manifest: Manifest) -> dict[str, Any]:
     moments = [] if manifest.history.steps == 1 else [manifest.history.steps]
     inputs: dict[str, Any] = {}
     for camera, said in zip(manifest.cameras, content["cameras"], strict=True):
-        said |= {"input": camera.name, "layout": "nhwc", "type": "uint8"}
-        for key in ("scale", "mean", "std"):
-            del said[key]
-        inputs[camera.name] = {"shape": [1, *moments, *camera.size, 3], "type": "uint8"}
+        # policy_node has images that camera_node has fitted: fitting them again would crop twice.
+        key = camera.name + FITTED
+        said |= {"input": key, "layout": "nhwc", "type": "uint8"}
+        for plain in ("scale", "mean", "std"):
+            del said[plain]
+        inputs[key] = {"shape": [1, *moments, *camera.size, 3], "type": "uint8"}
     if manifest.state is not None:
         names = content["state"]["names"]
         content["state"] = {"names": names, "normalisation": {"type": "identity"}}
@@ -170,7 +181,8 @@ def read_observation(content: object, manifest: Manifest) -> Observation:
     """Return the observation that a client sent.
 
     Args:
-        content: A dict: each camera's image under its name, `state` or `joints`, `prompt`, perhaps
+        content: A dict: each camera's image under its name, or as the model sees it under
+            `<name>/fitted`, `state` or `joints`, `prompt`, perhaps
             `stamp_ns`; with a history, images and state have an axis of moments first.
         manifest: What it must hold.
 
@@ -182,7 +194,7 @@ def read_observation(content: object, manifest: Manifest) -> Observation:
         msg = f"an observation is a dict, not {type(content).__name__}"
         raise ObservationError(msg)
     steps = manifest.history.steps
-    images = {c.name: _images(content.get(c.name), c, steps) for c in manifest.cameras}
+    images = {c.name: _images(content, c, steps) for c in manifest.cameras}
     states = _states(content, manifest)
     stamp = content.get("stamp_ns", 0)
     if not isinstance(stamp, int | np.integer):
@@ -226,30 +238,32 @@ def read_observation(content: object, manifest: Manifest) -> Observation:
     )
 
 
-def _images(value: object, camera: Camera, steps: int) -> list[ImageArray]:
-    """Return a camera's images of each moment, as the model sees them.
-
-    An image that has the model's size has been fitted already, by a robot's camera_node.
-    """
-    if value is None:
+def _images(content: Mapping[Any, Any], camera: Camera, steps: int) -> list[ImageArray]:
+    """Return a camera's images of each moment, as the model sees them."""
+    fitted = camera.name + FITTED
+    key = fitted if fitted in content else camera.name
+    if content.get(key) is None:
         msg = f"there is no image {camera.name!r}: each camera's is sent under its name"
         raise ObservationError(msg)
     form = "(height, width, 3)" if steps == 1 else f"({steps}, height, width, 3)"
-    image = np.asarray(value)
+    image = np.asarray(content[key])
     stack = image[None] if steps == 1 else image
     if image.dtype != np.uint8 or stack.shape[3:] != (3,) or not image.size:
-        msg = f"{camera.name!r} is {image.dtype} {list(image.shape)}, not uint8 {form}"
+        msg = f"{key!r} is {image.dtype} {list(image.shape)}, not uint8 {form}"
         raise ObservationError(msg)
     if len(stack) != steps:
-        msg = f"{camera.name!r} has {len(stack)} moments, not {steps}"
+        msg = f"{key!r} has {len(stack)} moments, not {steps}"
         raise ObservationError(msg)
+    if key == fitted:
+        if stack.shape[1:3] != tuple(camera.size):
+            found, size = list(stack.shape[1:3]), list(camera.size)
+            msg = f"{key!r} is {found} pixels (height, width), not {size}"
+            raise ObservationError(msg)
+        return list(stack)
     try:
-        return [
-            one if one.shape[:2] == tuple(camera.size) else fit_image(one, camera.image)
-            for one in stack
-        ]
+        return [fit_image(one, camera.image) for one in stack]
     except ImageError as err:
-        msg = f"{camera.name!r}: {err}"
+        msg = f"{key!r}: {err}"
         raise ObservationError(msg) from err
 
 

@@ -1,5 +1,6 @@
 """The openpi client: what it sends and takes, and that every call ends, with one clear line."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -178,3 +179,37 @@ def test_what_is_wrong_at_load_is_told_at_load():
         pytest.raises(BundleError, match=r"not answered within 0\.5 s"),
     ):
         backend(silent.getsockname()[1], timeout_s=0.5)
+
+
+def test_a_name_is_looked_up_at_load_alone(monkeypatch):
+    """A look-up may hang for as long as the system likes, whatever the timeout is."""
+    real = socket.getaddrinfo
+    asked = []
+
+    def look_up(host, *args, **kwargs):
+        if host != "127.0.0.1":
+            asked.append(host)
+        return real("127.0.0.1", *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with serving(lambda *_: {"actions": ACTIONS}) as port:
+        client = backend(port, server=f"gpu-machine:{port}")
+        client.run(INPUTS)
+    with serving(lambda *_: {"actions": ACTIONS}, port=port):
+        # The lost connection is noticed at once, or as the answer does not come.
+        for _ in range(2):
+            with contextlib.suppress(BackendError):
+                outputs = client.run(INPUTS)
+        assert outputs["actions"].shape == (1, 3, 2)
+    assert asked == ["gpu-machine"]
+
+
+@pytest.mark.parametrize("server", ["host:port", "ws://", "ftp://host", ":8000"])
+def test_an_address_that_is_none_is_told_at_load(server):
+    with pytest.raises(BundleError, match="set 'server' to host:port"):
+        backend(0, server=server)
+
+
+def test_a_name_that_is_unknown_is_told_at_load():
+    with pytest.raises(BundleError, match=r"nowhere\.invalid:8000: cannot be found: .*correct"):
+        backend(0, server="nowhere.invalid:8000")

@@ -57,7 +57,8 @@ def test_their_client_and_broker_use_a_bundle(start, tmp_path):
     }
     prompt = "pick up the red cube"
     file = tmp_path / "observation.npz"
-    np.savez(file, state=state, prompt=np.array(prompt), **images)
+    fitted = {f"{name}/fitted": image for name, image in images.items()}
+    np.savez(file, state=state, prompt=np.array(prompt), **fitted)
     out = subprocess.run(
         [THEIRS, HERE / "openpi_their_client.py", str(port), file],
         capture_output=True,

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'vla_ros[torch]'")
 
-from vla_ros.policy.backends import BackendError, BackendOptions  # noqa: E402
+from vla_ros.policy.backends import BackendError, BackendOptions, DeviceTensor  # noqa: E402
 from vla_ros.policy.backends.torch_program import TorchBackend  # noqa: E402
 from vla_ros.policy.manifest import BundleError, Graph  # noqa: E402
 
@@ -70,6 +70,21 @@ def test_a_program_gives_what_the_model_gives(tmp_path, form):
     backend.close()
     with pytest.raises(BackendError, match="closed"):
         backend.run(inputs())
+
+
+def test_outputs_on_a_device_go_on_to_the_next_graph_as_they_are(exported):
+    backend = TorchBackend(exported[1], graph(), BackendOptions())
+    expected = backend.run(inputs())["actions"]
+    backend._on_device = True  # As on a GPU; here the device's memory is the host's.
+    found = backend.run(inputs())["actions"]
+    assert isinstance(found, DeviceTensor)
+    assert (found.shape, found.dtype) == ((1, 2, 3), np.float32)
+    np.testing.assert_array_equal(found, expected)
+    state = DeviceTensor(torch.tensor(inputs()["state"]), (1, 4), "float32", lambda: None)
+    again = backend.run({**inputs(), "state": state})["actions"]
+    np.testing.assert_array_equal(again, expected)
+    backend.run(inputs() | {"state": np.zeros((1, 4), np.float32)})
+    np.testing.assert_array_equal(found, expected)  # It is no run's but its own.
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from vla_ros.policy.backends.backend import (
     Backend,
     BackendError,
     BackendOptions,
+    DeviceTensor,
     Tensor,
 )
 from vla_ros.policy.backends.opening import open_backend
 
-__all__ = ["Backend", "BackendError", "BackendOptions", "Tensor", "open_backend"]
+__all__ = ["Backend", "BackendError", "BackendOptions", "DeviceTensor", "Tensor", "open_backend"]

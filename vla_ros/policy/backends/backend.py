@@ -1,11 +1,12 @@
 """The protocol of all backends, their settings, and what they check alike."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from vla_ros.policy.manifest import BundleError, Graph
 from vla_ros.policy.manifest import Tensor as TensorSpec
@@ -21,11 +22,47 @@ class BackendError(RuntimeError):
     """A graph that was opened could not be run."""
 
 
+class DeviceTensor:
+    """An output that stays on its device until somebody asks for it as an array.
+
+    Given to another graph on the same device, it is not copied at all.
+
+    Attributes:
+        value: The device's own object.
+        shape: Length of each axis.
+        dtype: Type of each entry.
+
+    """
+
+    def __init__(
+        self,
+        value: Any,  # noqa: ANN401 - onnxruntime's, or torch's
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        fetch: Callable[[], Tensor],
+    ) -> None:
+        """`fetch` returns a copy in the host's memory."""
+        self.value = value
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self._fetch = fetch
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> Tensor:  # noqa: FBT001
+        """Return a copy in the host's memory: what np.asarray calls."""
+        if copy is False:
+            msg = "a tensor on a device cannot be an array without a copy"
+            raise ValueError(msg)
+        return self._fetch().astype(self.dtype if dtype is None else dtype, copy=False)
+
+
 class Backend(Protocol):
     """Runs one graph. Not for use from two threads at a time."""
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs by name.
+
+        Outputs may be `DeviceTensor`s, for which np.asarray holds until the graph is run again; any
+        backend takes those of any other.
 
         Raises:
             BackendError: If the graph cannot be run on these inputs, or not in time. The next call
@@ -128,6 +165,11 @@ def check_result(graph: Graph, outputs: Mapping[str, Tensor]) -> None:
                 f"{spec.type} {list(spec.shape)}"
             )
             raise BackendError(msg)
+
+
+def on_host(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return inputs as arrays, whatever device they are on."""
+    return {name: np.asarray(value) for name, value in inputs.items()}
 
 
 def one_line(err: BaseException) -> str:

@@ -1,6 +1,10 @@
 """ONNX Runtime, on exactly the provider that was asked for."""
 
+import contextlib
+import ctypes
+import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +14,15 @@ import onnxruntime
 from vla_ros.policy.backends.backend import (
     BackendError,
     BackendOptions,
+    DeviceTensor,
     Tensor,
     check_names,
     check_tensor,
+    on_host,
     one_line,
 )
 from vla_ros.policy.manifest import BundleError, Graph
+from vla_ros.policy.manifest import Tensor as TensorSpec
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -23,10 +30,15 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 _INSTALL = {
-    "CUDAExecutionProvider": "pip uninstall onnxruntime; pip install onnxruntime-gpu, and NVIDIA's "
-    "CUDA and cuDNN of the versions that it names",
-    "TensorrtExecutionProvider": "pip uninstall onnxruntime; pip install onnxruntime-gpu, and "
-    "NVIDIA's CUDA, cuDNN and TensorRT of the versions that it names",
+    "CUDAExecutionProvider": "pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]' "
+    "brings CUDA and cuDNN too; the driver is NVIDIA's",
+    "TensorrtExecutionProvider": "pip uninstall onnxruntime; pip install "
+    "'onnxruntime-gpu[cuda,cudnn]', and NVIDIA's TensorRT of the version that it names, found "
+    "through LD_LIBRARY_PATH",
+}
+_LIBRARIES = {
+    "CUDAExecutionProvider": "libonnxruntime_providers_cuda.so",
+    "TensorrtExecutionProvider": "libonnxruntime_providers_tensorrt.so",
 }
 _TYPES = {
     "tensor(float)": "float32",
@@ -36,6 +48,12 @@ _TYPES = {
     "tensor(uint8)": "uint8",
     "tensor(bool)": "bool",
 }
+
+_DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+"""Where the memory is that graphs of these providers read and write."""
+_MANY_CUDA_GRAPHS = {"CUDAExecutionProvider"}
+"""Who tells CUDA graphs apart by a number. TensorRT's replays its only one, whatever is bound."""
+_MOST_CUDA_GRAPHS = 8
 
 
 class OnnxBackend:
@@ -65,9 +83,13 @@ class OnnxBackend:
         if provider != _PROVIDERS["cpu"]:
             # Without this, nodes that the provider lacks, or all of them, run on the CPU unnoticed.
             settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            _load_libraries(options.provider, provider)
         asked = (provider, provider_options(provider, options))
         try:
-            session = onnxruntime.InferenceSession(str(file), settings, providers=[asked])
+            # Without its fallback, which prints, tries the CPU, and fails for another reason.
+            session = onnxruntime.InferenceSession(
+                str(file), settings, providers=[asked], enable_fallback=0
+            )
         except Exception as err:  # its exceptions share no other base class
             hint = f": {_INSTALL[provider]}" if provider in _INSTALL else ""
             msg = f"{file}: {provider} cannot run it: {one_line(err)}{hint}"
@@ -90,9 +112,15 @@ class OnnxBackend:
                 check_tensor(f"{file}: {name}", spec, _TYPES.get(node.type, node.type), shape)
         self._outputs = list(graph.outputs)
         self._session: Any = session
-        self._on_device: OnDevice | None = None
-        if provider in _INSTALL:
-            self._on_device = OnDevice(session, graph, "cuda")
+        self._bound: BoundSession | None = None
+        if provider in _DEVICES:
+            self._bound = BoundSession(
+                session,
+                graph,
+                _DEVICES[provider],
+                cuda_graph=options.cuda_graph and provider in _MANY_CUDA_GRAPHS,
+                fixed=options.cuda_graph and provider not in _MANY_CUDA_GRAPHS,
+            )
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the outputs by name.
@@ -105,73 +133,160 @@ class OnnxBackend:
             msg = "the graph has been closed"
             raise BackendError(msg)
         try:
-            if self._on_device is not None:
-                return self._on_device.run(inputs)
-            values = self._session.run(self._outputs, dict(inputs))
+            if self._bound is not None:
+                return self._bound.run(inputs)
+            values = self._session.run(self._outputs, on_host(inputs))
         except Exception as err:  # onnxruntime's exceptions share no other base class
             raise BackendError(one_line(err)) from err
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:
         """Free the session's memory, on a GPU as well."""
-        self._session = self._on_device = None
+        self._session = self._bound = None
 
 
-class OnDevice:
-    """A session whose inputs and outputs stay at fixed places of a device's memory.
+class BoundSession:
+    """A session whose inputs and outputs stay in a device's memory, at fixed places.
 
-    CUDA graphs need that; and what does not change between calls, such as the cache that the steps
-    of a decoder are given, is copied to the device once.
+    Arrays are copied to places of their own; outputs of other graphs are read where they are.
+    Nothing comes back to the host unless it is asked for. Addresses repeat, so CUDA graphs can be
+    replayed: one is kept for each combination of them.
     """
 
-    def __init__(self, session: Any, graph: Graph, device: str) -> None:  # noqa: ANN401
-        """Reserve memory for every input and output of the manifest, on `device` (cuda or cpu)."""
-        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-        self._session = session
-        self._binding = session.io_binding()
-        self._inputs: dict[str, Any] = {}
-        self._outputs: dict[str, Any] = {}
-        self._shapes = {name: spec.shape for name, spec in graph.inputs.items()}
-        self._types = {name: np.dtype(spec.dtype) for name, spec in graph.inputs.items()}
-        self._last: dict[str, Tensor] = {}
-        for name, spec in graph.inputs.items():
-            self._inputs[name] = make(list(spec.shape), np.dtype(spec.dtype).type, device, 0)
-            self._binding.bind_ortvalue_input(name, self._inputs[name])
-        for name, spec in graph.outputs.items():
-            self._outputs[name] = make(list(spec.shape), np.dtype(spec.dtype).type, device, 0)
-            self._binding.bind_ortvalue_output(name, self._outputs[name])
+    def __init__(
+        self,
+        session: Any,  # noqa: ANN401 - onnxruntime has no types
+        graph: Graph,
+        device: str,
+        *,
+        cuda_graph: bool = False,
+        fixed: bool = False,
+    ) -> None:
+        """Reserve memory for every input and output of the manifest.
 
-    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the outputs by name, read-only.
+        Args:
+            session: ONNX Runtime's.
+            graph: What the manifest says of it.
+            device: Where: cuda or cpu.
+            cuda_graph: Whether to number the combinations of addresses, for CUDA graphs.
+            fixed: Whether there may be one combination only: outputs of other graphs are copied
+                too, through the host, for which ONNX Runtime has no other way; once each.
+
+        """
+        self._session = session
+        self._graph = graph
+        self._device = device
+        self._binding = session.io_binding()
+        self._places = self._reserve(graph.inputs)
+        self._bound: dict[str, Any] = {}
+        self._results: list[_Results] = [_Results(self._reserve(graph.outputs))]
+        self._captured: dict[tuple[int, ...], int] | None = {} if cuda_graph else None
+        self._fixed = fixed
+        self._copied: dict[str, Any] = {}
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return the outputs by name, as `DeviceTensor`s.
 
         Raises:
             ValueError: If an input has another name, shape or type than the manifest says.
 
         """
-        if set(inputs) != set(self._inputs):
-            msg = f"the inputs are {sorted(inputs)}, not {sorted(self._inputs)}"
+        if set(inputs) != set(self._graph.inputs):
+            msg = f"the inputs are {sorted(inputs)}, not {sorted(self._graph.inputs)}"
             raise ValueError(msg)
-        for name, value in inputs.items():
-            if value.shape != self._shapes[name] or value.dtype != self._types[name]:
+        for name, spec in self._graph.inputs.items():
+            value = inputs[name]
+            if value.shape != spec.shape or value.dtype != spec.dtype:
                 msg = (
                     f"the input {name!r} is {value.dtype} {list(value.shape)}, not "
-                    f"{self._types[name]} {list(self._shapes[name])}"
+                    f"{spec.type} {list(spec.shape)}"
                 )
                 raise ValueError(msg)
-            if self._last.get(name) is value:
-                continue
-            self._inputs[name].update_inplace(np.ascontiguousarray(value))
-            self._last.pop(name, None)
-            # An array of this class's own cannot have changed when it is given again.
-            if not value.flags.writeable and value.base is None:
-                self._last[name] = value
-        self._session.run_with_iobinding(self._binding)
-        outputs = {}
-        for name, value in self._outputs.items():
-            array = np.array(value.numpy())
-            array.flags.writeable = False
-            outputs[name] = array
-        return outputs
+            self._bind(name, value)
+        results = self._free_results()
+        for name, place in results.places.items():
+            self._binding.bind_ortvalue_output(name, place)
+        results.runs += 1
+        self._session.run_with_iobinding(self._binding, self._run_options(results))
+        return {
+            name: DeviceTensor(
+                place,
+                self._graph.outputs[name].shape,
+                self._graph.outputs[name].dtype,
+                partial(results.fetch, name, results.runs),
+            )
+            for name, place in results.places.items()
+        }
+
+    def _reserve(self, specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+        make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        return {
+            name: make(list(spec.shape), np.dtype(spec.dtype).type, self._device, 0)
+            for name, spec in specs.items()
+        }
+
+    def _bind(self, name: str, value: Any) -> None:  # noqa: ANN401 - an array or a DeviceTensor
+        place = self._places[name]
+        own = value.value if isinstance(value, DeviceTensor) else None
+        source = place
+        if (
+            isinstance(own, onnxruntime.OrtValue)
+            and own.device_name() == place.device_name()
+            and not self._fixed
+        ):
+            source = own
+        elif own is None or self._copied.get(name) is not value:
+            place.update_inplace(np.ascontiguousarray(value))
+            self._copied[name] = value if own is not None else None
+        if self._bound.get(name) is not source:
+            self._binding.bind_ortvalue_input(name, source)
+            self._bound[name] = source
+
+    def _free_results(self) -> "_Results":
+        """Return places for the outputs that are not what this run reads: a cache that grows."""
+        read = {value.data_ptr() for value in self._bound.values()}
+        for results in self._results:
+            if read.isdisjoint(results.addresses):
+                return results
+        self._results.append(_Results(self._reserve(self._graph.outputs)))
+        return self._results[-1]
+
+    def _run_options(self, results: "_Results") -> Any:  # noqa: ANN401
+        if self._captured is None:
+            return None
+        addresses = (
+            *(self._bound[name].data_ptr() for name in self._places),
+            *results.addresses,
+        )
+        number = self._captured.setdefault(addresses, len(self._captured) + 1)
+        options = onnxruntime.RunOptions()
+        # -1: not captured. Each graph holds memory, and addresses that never repeat gain nothing.
+        options.add_run_config_entry(
+            "gpu_graph_id", str(number if number <= _MOST_CUDA_GRAPHS else -1)
+        )
+        return options
+
+
+class _Results:
+    """Places of a run's outputs."""
+
+    def __init__(self, places: dict[str, Any]) -> None:
+        self.places = places
+        self.addresses = [place.data_ptr() for place in places.values()]
+        self.runs = 0
+        """Runs that have written here."""
+
+    def fetch(self, name: str, run: int) -> Tensor:
+        """Return a copy of what a run has written.
+
+        Raises:
+            BackendError: If a later run has written over it.
+
+        """
+        if run != self.runs:
+            msg = f"the output {name!r} is of an earlier run, and has been written over"
+            raise BackendError(msg)
+        return np.array(self.places[name].numpy())
 
 
 def provider_options(provider: str, options: BackendOptions) -> dict[str, str]:
@@ -208,6 +323,31 @@ def provider_options(provider: str, options: BackendOptions) -> dict[str, str]:
             "trt_timing_cache_path": str(options.cache_dir),
         }
     return settings
+
+
+def _load_libraries(said: str, provider: str) -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels, where they are, and then the provider itself.
+
+    Raises:
+        BundleError: Naming a library that it lacks; ONNX Runtime tells that to the log alone.
+
+    """
+    load = getattr(onnxruntime, "preload_dlls", None)
+    if load is not None:
+        # It prints what it does not find; what matters of that is told below.
+        with contextlib.redirect_stdout(io.StringIO()):
+            load()
+    name = _LIBRARIES.get(provider)
+    library = Path(str(onnxruntime.__file__)).parent / "capi" / f"{name}"
+    if name is None or not library.exists():
+        return
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as err:
+        # Of other errors, such as a symbol that only onnxruntime gives it, it shall tell itself.
+        if "cannot open shared object" in str(err):
+            msg = f"provider {said!r} cannot be loaded: {one_line(err)}: {_INSTALL[provider]}"
+            raise BundleError(msg) from err
 
 
 def _check_available(said: str, provider: str) -> None:

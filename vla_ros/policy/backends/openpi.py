@@ -5,11 +5,13 @@ each of its frames the result, a dict; a text frame is an error instead. See `op
 (https://github.com/Physical-Intelligence/openpi).
 """
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from vla_ros.policy.backends.backend import (
     BackendOptions,
     Tensor,
     check_result,
+    on_host,
     one_line,
 )
 from vla_ros.policy.manifest import BundleError, Graph
@@ -70,6 +73,7 @@ class OpenpiBackend:
         self._connection: Any = None
         self._first = True
         self.metadata: Mapping[Any, Any] = {}
+        self._addresses = self._look_up()
         try:
             with self._limit(options.timeout_s) as deadline:
                 self._connect(deadline)
@@ -86,7 +90,8 @@ class OpenpiBackend:
 
         """
         try:
-            frame = self._frames.pack({name: _without_batch(v) for name, v in inputs.items()})
+            arrays = on_host(inputs).items()
+            frame = self._frames.pack({name: _without_batch(value) for name, value in arrays})
         except self._frames.FrameError as err:
             msg = f"the observation {err}"
             raise BackendError(msg) from err
@@ -123,11 +128,56 @@ class OpenpiBackend:
         reply: bytes | str = self._connection.recv(timeout=max(deadline - self._clock(), 0.0))
         return reply
 
+    def _look_up(self) -> list[tuple[str, int]]:
+        """Return the server's addresses, once: in motion nothing could end a name's look-up.
+
+        Raises:
+            BundleError: If the URL is none, or the name is unknown.
+
+        """
+        where = f"graph {self._graph.name!r}: server {self._uri}"
+        try:
+            parts = urlsplit(self._uri)
+            port = parts.port or {"ws": 80, "wss": 443}.get(parts.scheme, 0)
+        except ValueError as err:
+            msg = f"{where}: {err}: set 'server' to host:port"
+            raise BundleError(msg) from err
+        if not parts.hostname or not port:
+            msg = f"{where}: is no address: set 'server' to host:port, ws://... or wss://..."
+            raise BundleError(msg)
+        try:
+            found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        except OSError as err:
+            msg = f"{where}: cannot be found: {one_line(err)}: correct 'server', or the network"
+            raise BundleError(msg) from err
+        return [(str(entry[4][0]), int(entry[4][1])) for entry in found]
+
+    def _dial(self, deadline: float) -> socket.socket:
+        """Return a connection to the first of the addresses that answers.
+
+        Raises:
+            OSError: If none does.
+
+        """
+        fault: OSError = TimeoutError()
+        for address in self._addresses:
+            remaining = max(deadline - self._clock(), 0.001)
+            try:
+                dialled = socket.create_connection(address, timeout=remaining)
+            except OSError as err:
+                fault = err
+            else:
+                dialled.settimeout(None)  # The library has its own way of waiting.
+                return dialled
+        raise fault
+
     def _connect(self, deadline: float) -> None:
+        dialled = self._dial(deadline)
         remaining = max(deadline - self._clock(), 0.001)
         # A proxy of the environment is for the web, not for a robot's own server.
         opening = self._connect_to(
             self._uri,
+            sock=dialled,
             compression=None,
             max_size=None,
             open_timeout=remaining,
@@ -179,8 +229,6 @@ class OpenpiBackend:
 
     def _cut(self) -> None:
         """Break the connection, from another thread, so that whoever waits for it goes on."""
-        import socket  # noqa: PLC0415
-
         connection = self._connection
         if connection is not None:
             try:

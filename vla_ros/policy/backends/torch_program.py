@@ -9,6 +9,7 @@ import numpy as np
 from vla_ros.policy.backends.backend import (
     BackendError,
     BackendOptions,
+    DeviceTensor,
     Tensor,
     check_names,
     check_result,
@@ -59,6 +60,7 @@ class TorchBackend:
         self._file = file
         self._graph = graph
         self._device = device
+        self._on_device = device != "cpu"
         torch.set_num_threads(options.threads)
         from vla_ros.policy.backends.torch_file import check_program, is_compiled  # noqa: PLC0415
 
@@ -87,11 +89,7 @@ class TorchBackend:
             raise BackendError(msg)
         try:
             with torch.inference_mode():
-                tensors = {
-                    # torch has no read-only tensors, and says so of each array that is one.
-                    name: torch.tensor(inputs[name], device=self._device)
-                    for name in self._graph.inputs
-                }
+                tensors = {name: self._tensor(inputs[name]) for name in self._graph.inputs}
                 outputs = self._named(self._call(tensors))
         except BackendError:
             raise
@@ -152,4 +150,16 @@ class TorchBackend:
         if len(found) < len(names):
             msg = f"{self._file}: the model gives no output {min(set(names) - set(found))!r}"
             raise BackendError(msg)
-        return {name: np.asarray(value.detach().cpu().numpy()) for name, value in found.items()}
+        return {name: self._output(value.detach()) for name, value in found.items()}
+
+    def _tensor(self, value: Any) -> Any:  # noqa: ANN401 - an array or a DeviceTensor, to torch's
+        if isinstance(value, DeviceTensor) and isinstance(value.value, self._torch.Tensor):
+            return value.value
+        # torch has no read-only tensors, and says so of each array that is one.
+        return self._torch.tensor(np.asarray(value), device=self._device)
+
+    def _output(self, value: Any) -> Any:  # noqa: ANN401
+        if not self._on_device:
+            return np.asarray(value.cpu().numpy())
+        kind = str(value.dtype).split(".")[-1]
+        return DeviceTensor(value, tuple(value.shape), kind, lambda: value.cpu().numpy())

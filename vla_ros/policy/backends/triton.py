@@ -13,6 +13,7 @@ from vla_ros.policy.backends.backend import (
     check_names,
     check_result,
     check_tensor,
+    on_host,
     one_line,
 )
 from vla_ros.policy.manifest import BundleError, Graph
@@ -87,7 +88,7 @@ class TritonBackend:
             msg = f"{self._where}: the connection has been closed"
             raise BackendError(msg)
         tensors = []
-        for name, value in inputs.items():
+        for name, value in on_host(inputs).items():
             kind = TYPES["string" if value.dtype == object else value.dtype.name]
             tensor = self._grpc.InferInput(name, list(value.shape), kind)
             tensor.set_data_from_numpy(value)

@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache-dir", type=Path, metavar="DIR", help="where TensorRT keeps its engines"
     )
     parser.add_argument(
+        "--cuda-graph", action="store_true", help="replay each inference on a GPU as one launch"
+    )
+    parser.add_argument(
         "--client",
         type=Path,
         metavar="OUT",
@@ -50,7 +53,12 @@ def run(args: argparse.Namespace) -> int:
         write_manifest(args.client, client_manifest(bundle.manifest))
         print(f"{args.client}: for policy_node with the parameter 'server'")
         return 0
-    options = BackendOptions(provider=args.provider, threads=args.threads, cache_dir=args.cache_dir)
+    options = BackendOptions(
+        provider=args.provider,
+        threads=args.threads,
+        cache_dir=args.cache_dir,
+        cuda_graph=args.cuda_graph,
+    )
     policy = Policy(bundle, options)
     server = PolicyServer(policy, bundle.manifest, tell=lambda line: print(line, flush=True))
     with server.listen(args.host, args.port) as listening:
