@@ -79,6 +79,7 @@ def begin(
         return BLIND
     s.h, s.between = h, (h + s.last_tick) / 2.0
     n = s.joints
+    dynamics.set_frames(links, s.position, s.turns, s.places)
     chain.jacobian_at(links, s.position, s.jacobian, s.tcp, s.rotation)
     algebra.apply(s.jacobian, s.velocity, s.twist_before, 6, n)
     s.speed = algebra.norm(s.velocity, n)
@@ -100,7 +101,6 @@ def begin(
     # change of torque.
     dynamics.set_frames(links, s.place_before, before_turns, before_places)
     dynamics.torque(links, before_turns, before_places, s.velocity, s.acceleration, s.torque)
-    dynamics.set_frames(links, s.position, s.turns, s.places)
     dynamics.mass(links, s.turns, s.places, s.mass)
     return TRY
 
@@ -229,7 +229,7 @@ def _send(s: State) -> None:
 
 @compiled
 def follow_plan(record: Records, links: Array) -> None:
-    """Send the next point of the present plan."""
+    """Send the next point of the present plan; after `begin`, which brings the frames here."""
     s = record[0]
     h, n = s.h, s.joints
     s.since += h
@@ -257,7 +257,6 @@ def follow_plan(record: Records, links: Array) -> None:
     algebra.apply(s.jacobian, s.acceleration, s.twist_acceleration, 6, n)
     for i in range(6):
         s.twist_acceleration[i] += s.bend[i]
-    dynamics.set_frames(links, s.position, s.turns, s.places)
     dynamics.torque(links, s.turns, s.places, s.velocity, s.acceleration, s.torque)
     s.last_tick = h
 
