@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from vla_ros.export.lerobot import gemma
+from vla_ros.export.lerobot.flow_vla import example_tokens, fitted, flow_vla
 from vla_ros.export.lerobot.images import FitImage
 from vla_ros.export.lerobot.model import Model, Names
-from vla_ros.export.lerobot.smolvla import example_tokens
-from vla_ros.export.torch_graph import TorchGraph
 
 
 class _Prefix(torch.nn.Module):
@@ -40,11 +39,7 @@ class _Prefix(torch.nn.Module):
         )
 
         *images, tokens, tokens_mask = inputs
-        seen = [fit(image) for fit, image in zip(self.fits, images, strict=True)]
-        masks = [torch.ones(1, dtype=torch.bool)] * len(seen)
-        for _ in range(self.empty):
-            seen.append(torch.ones_like(seen[-1]) * -1)
-            masks.append(torch.zeros(1, dtype=torch.bool))
+        seen, masks = fitted(self.fits, images, self.empty)
         embedded, mask, attends = self.model.embed_prefix(seen, masks, tokens, tokens_mask)
         _, cache = gemma.run(
             self.model.paligemma_with_expert.paligemma.language_model,
@@ -97,36 +92,7 @@ def pi0(policy: Any, names: Names) -> Model:
     """Return the graphs of a pi0 policy, which must be in float32."""
     config = policy.config
     prefix = _Prefix(policy, names, len(config.image_features) - len(names.cameras))
-    length = config.tokenizer_max_length
-    inputs = {**names.images(config), **example_tokens(length)}
-    with torch.no_grad():
-        keys, values, mask = prefix(*inputs.values())
-    generator = torch.Generator().manual_seed(2)
-    step_inputs = {
-        "noise": torch.randn(1, config.chunk_size, config.max_action_dim, generator=generator),
-        "time": torch.ones(1),
-        **names.state(config, config.max_state_dim),
-        "keys": keys,
-        "values": values,
-        "prefix_mask": mask,
-    }
-    cache = ("keys", "values", "prefix_mask")
-    return Model(
-        graphs=(
-            TorchGraph("prefix", prefix, inputs, cache),
-            TorchGraph("step", _Step(policy), step_inputs, ("velocity",)),
-        ),
-        decoder={
-            "type": "flow",
-            "steps": config.num_inference_steps,
-            "direction": "one_to_zero",
-            "cache": {name: name for name in cache},
-        },
-        chunk=config.chunk_size,
-        state_size=config.max_state_dim,
-        action_size=config.max_action_dim,
-        tokens=length,
-        predict=lambda moments, noises: policy.predict_action_chunk(
-            dict(moments[-1]), noise=noises[0]
-        ),
-    )
+    inputs = {**names.images(config), **example_tokens(config.tokenizer_max_length)}
+    state = names.state(config, config.max_state_dim)
+    steps = config.num_inference_steps
+    return flow_vla(policy, prefix, _Step(policy), inputs, steps=steps, step_inputs=state)

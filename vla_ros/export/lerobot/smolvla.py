@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vla_ros.export.lerobot.flow_vla import example_tokens, fitted, flow_vla
 from vla_ros.export.lerobot.images import FitImage
 from vla_ros.export.lerobot.model import Model, Names
-from vla_ros.export.torch_graph import TorchGraph
 
 
 class _Prefix(torch.nn.Module):
@@ -39,11 +39,7 @@ class _Prefix(torch.nn.Module):
         )
 
         *images, tokens, tokens_mask, state = inputs
-        seen = [fit(image) for fit, image in zip(self.fits, images, strict=True)]
-        masks = [torch.ones(1, dtype=torch.bool)] * len(seen)
-        for _ in range(self.empty):
-            seen.append(torch.ones_like(seen[-1]) * -1)
-            masks.append(torch.zeros(1, dtype=torch.bool))
+        seen, masks = fitted(self.fits, images, self.empty)
         embedded, mask, attends = self.model.embed_prefix(
             seen, masks, tokens, tokens_mask, state=state
         )
@@ -94,48 +90,9 @@ def smolvla(policy: Any, names: Names) -> Model:
         raise ValueError(msg)
     missing = len(config.image_features) - len(names.cameras)
     prefix = _Prefix(policy, names, min(config.empty_cameras, missing))
-    length = config.tokenizer_max_length
     inputs = {
         **names.images(config),
-        **example_tokens(length),
+        **example_tokens(config.tokenizer_max_length),
         **names.state(config, config.max_state_dim),
     }
-    with torch.no_grad():
-        keys, values, mask = prefix(*inputs.values())
-    generator = torch.Generator().manual_seed(2)
-    step_inputs = {
-        "noise": torch.randn(1, config.chunk_size, config.max_action_dim, generator=generator),
-        "time": torch.ones(1),
-        "keys": keys,
-        "values": values,
-        "prefix_mask": mask,
-    }
-    cache = ("keys", "values", "prefix_mask")
-    return Model(
-        graphs=(
-            TorchGraph("prefix", prefix, inputs, cache),
-            TorchGraph("step", _Step(policy), step_inputs, ("velocity",)),
-        ),
-        decoder={
-            "type": "flow",
-            "steps": config.num_steps,
-            "direction": "one_to_zero",
-            "cache": {name: name for name in cache},
-        },
-        chunk=config.chunk_size,
-        state_size=config.max_state_dim,
-        action_size=config.max_action_dim,
-        tokens=length,
-        predict=lambda moments, noises: policy.predict_action_chunk(
-            dict(moments[-1]), noise=noises[0]
-        ),
-    )
-
-
-def example_tokens(length: int) -> dict[str, Tensor]:
-    """Return an instruction of a few tokens, and its mask."""
-    tokens = torch.zeros(1, length, dtype=torch.int64)
-    tokens[0, :5] = torch.tensor([1, 5, 6, 7, 8])
-    mask = torch.zeros(1, length, dtype=torch.bool)
-    mask[0, :5] = True
-    return {"tokens": tokens, "tokens_mask": mask}
+    return flow_vla(policy, prefix, _Step(policy), inputs, steps=config.num_steps)
