@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("msgpack", reason="msgpack is not installed: pip install 'vla_ros[openpi]'")
 pytest.importorskip("websockets", reason="websockets is not installed")
 
+from panda_observation import panda_observation
 from websockets.sync.client import connect
 
 from bundles import STATE_NAMES, make_bundle
 from vla_ros.observation.image import fit_image
-from vla_ros.observation.observation import Observation
 from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.backends.msgpack_numpy import pack, unpack
 from vla_ros.policy.bundle import write_manifest
@@ -27,7 +27,6 @@ from vla_ros.policy.serving import (
     metadata,
     read_observation,
 )
-from vla_ros.types import JointSample
 
 
 @contextmanager
@@ -226,31 +225,16 @@ def test_a_history_is_an_axis_of_moments_oldest_first(bundle):
         read_observation(content(wrist=wrists, state=states), manifest)
 
 
-def observation():
-    rotation = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    rng = np.random.default_rng(2)
-    return Observation(
-        stamp_ns=5,
-        images={
-            "front": rng.integers(0, 256, (96, 96, 3), np.uint8),
-            "wrist": rng.integers(0, 256, (80, 96, 3), np.uint8),
-        },
-        joints=JointSample(5, rng.normal(size=7), np.zeros(7), None, 0.04),
-        joint_names=tuple(f"panda_joint{i}" for i in range(1, 8)),
-        tcp_position=rng.normal(size=3),
-        tcp_rotation=rotation,
-        instruction="pick up the green cube",
-    )
-
-
 def test_a_robot_with_the_clients_bundle_moves_as_with_the_bundle_itself(bundle, policy, tmp_path):
     client = write_manifest(tmp_path, client_manifest(bundle.manifest))
     assert client.manifest.files == {}
+    rotation = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    observation = panda_observation(2, stamp_ns=5, rotation=rotation)
     with serving(policy, bundle.manifest) as port:
         options = BackendOptions(server=f"127.0.0.1:{port}")
         remote = Policy(client, options)
-        found = remote.infer(observation())
+        found = remote.infer(observation)
         remote.close()
-    expected = policy.infer(observation())
+    expected = policy.infer(observation)
     np.testing.assert_allclose(found.twists, expected.twists, rtol=1e-6, atol=1e-9)
     np.testing.assert_array_equal(found.gripper, expected.gripper)

@@ -17,16 +17,15 @@ pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed: 
 pytest.importorskip("pytriton", reason="no tritonserver is installed: make test-triton")
 
 from google.protobuf import text_format
+from panda_observation import panda_observation
 from tritonclient.grpc import model_config_pb2
 
-from vla_ros.observation.observation import Observation
 from vla_ros.policy.backends import BackendError, BackendOptions, open_backend
 from vla_ros.policy.backends.triton import TritonBackend
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.commands import triton as command
 from vla_ros.policy.manifest import BundleError, Graph
 from vla_ros.policy.policy import Policy
-from vla_ros.types import JointSample
 
 HERE = Path(__file__).parent
 BUNDLE = HERE.parents[2] / "bundles" / "panda_pick"
@@ -81,27 +80,11 @@ def server(written):
     server.stop()
 
 
-def observation(seed):
-    rng = np.random.default_rng(seed)
-    return Observation(
-        stamp_ns=1,
-        images={
-            "front": rng.integers(0, 256, (96, 96, 3), np.uint8),
-            "wrist": rng.integers(0, 256, (80, 96, 3), np.uint8),
-        },
-        joints=JointSample(1, rng.normal(size=7), np.zeros(7), None, 0.04),
-        joint_names=tuple(f"panda_joint{i}" for i in range(1, 8)),
-        tcp_position=rng.normal(size=3),
-        tcp_rotation=np.eye(3),
-        instruction="pick up the green cube",
-    )
-
-
 def test_the_chunk_is_that_of_the_bundle_run_here(server, written):
     local = Policy(Bundle.load(BUNDLE))
     remote = Policy(Bundle.load(written[1]), BackendOptions(server=server.address))
     for seed in range(5):
-        here, there = local.infer(observation(seed)), remote.infer(observation(seed))
+        here, there = local.infer(panda_observation(seed)), remote.infer(panda_observation(seed))
         assert np.abs(here.actions - there.actions).max() <= 1e-6
         assert np.abs(here.twists - there.twists).max() <= 1e-6
         np.testing.assert_array_equal(here.gripper, there.gripper)

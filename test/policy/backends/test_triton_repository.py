@@ -19,13 +19,12 @@ pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed: 
 pytest.importorskip("pytriton", reason="no tritonserver is installed: make test-triton")
 
 import pytriton
+from panda_observation import panda_observation
 
-from vla_ros.observation.observation import Observation
 from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.commands import triton as command
 from vla_ros.policy.policy import Policy
-from vla_ros.types import JointSample
 
 BUNDLE = Path(__file__).resolve().parents[3] / "bundles" / "panda_pick"
 INSTALLED = Path(pytriton.__file__).parent
@@ -93,27 +92,11 @@ def address(repository, tmp_path):
             process.kill()
 
 
-def observation(seed):
-    rng = np.random.default_rng(seed)
-    return Observation(
-        stamp_ns=1,
-        images={
-            "front": rng.integers(0, 256, (96, 96, 3), np.uint8),
-            "wrist": rng.integers(0, 256, (80, 96, 3), np.uint8),
-        },
-        joints=JointSample(1, rng.normal(size=7), np.zeros(7), None, 0.04),
-        joint_names=tuple(f"panda_joint{i}" for i in range(1, 8)),
-        tcp_position=rng.normal(size=3),
-        tcp_rotation=np.eye(3),
-        instruction="pick up the green cube",
-    )
-
-
 def test_a_real_server_serves_what_was_written(repository, address):
     local = Policy(Bundle.load(BUNDLE))
     remote = Policy(Bundle.load(repository[1]), BackendOptions(server=address))
     for seed in range(3):
-        here, there = local.infer(observation(seed)), remote.infer(observation(seed))
+        here, there = local.infer(panda_observation(seed)), remote.infer(panda_observation(seed))
         assert np.abs(here.actions - there.actions).max() <= 1e-6
         np.testing.assert_array_equal(here.gripper, there.gripper)
     remote.close()
