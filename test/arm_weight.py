@@ -28,3 +28,15 @@ class Weight:
 
     def _all(self, position):
         return np.concatenate([position, np.zeros(self._model.nq - len(position))])
+
+
+def mounted(urdf, base):
+    """Return a description of the same arm whose root is a room, and the base crooked in it."""
+    joints = (("room", "wall", "0 0 1", "0.3 0 0.7"), ("wall", base, "0 1 0", "0 1.2 0.1"))
+    parts = ['<link name="room"/><link name="wall"/>']
+    for parent, child, xyz, rpy in joints:
+        parts.append(
+            f'<joint name="{child}_mount" type="fixed"><parent link="{parent}"/>'
+            f'<child link="{child}"/><origin xyz="{xyz}" rpy="{rpy}"/></joint>'
+        )
+    return urdf.replace("</robot>", f"{''.join(parts)}</robot>")

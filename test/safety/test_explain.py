@@ -110,8 +110,8 @@ def test_the_filter_lets_pass_about_what_is_said(name, direction):
     for _ in range(300):
         motion = limiter.step(1.0 / rate_hz, target, q.tolist(), 0.0)
         distance = abs(chain.pose(q)[0] @ np.abs(toward) - face)
-        seen.append((distance, np.dot(motion.linear, toward)))
-        late.append(np.array(motion.joint_velocity))
+        seen.append((distance, motion.twist[:3] @ toward))
+        late.append(motion.joint_velocity)
         q = q + late.popleft() / rate_hz
     distances, speeds = np.array(seen).T
     said = np.array([stopping.admissible(distance) for distance in distances])

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("mujoco", reason="the oracle of kinematics and dynamics is MuJoCo")
 
+from arm_weight import mounted
 from safety.oracle import MujocoArm, is_inside, sent_violations, surface_is_at
 
 from vla_ros import robots
@@ -19,15 +20,16 @@ ROBOTS = Path(__file__).parents[2] / "config" / "robots"
 PAYLOAD = {"payload_mass": 1.3, "payload_com": (0.01, -0.03, 0.05)}
 
 
-def both(name):
+def both(name, mount=lambda urdf, _: urdf):
     """Return the judge's arm and MuJoCo's, with a payload."""
     robot = read_parameters(ROBOTS / f"{name}.yaml")["robot"]
     joints = robot["joints"]
+    urdf = mount(robots.urdf(name), robot["base_frame"])
     arm = Arm(
-        robots.urdf(name), robot["base_frame"], robot["tcp_frame"], joints,
+        urdf, robot["base_frame"], robot["tcp_frame"], joints,
         payload_mass=1.3, payload_centre=PAYLOAD["payload_com"],
     )  # fmt: skip
-    return arm, MujocoArm(robots.urdf(name), robot["tcp_frame"], joints, **PAYLOAD)
+    return arm, MujocoArm(urdf, robot["tcp_frame"], joints, **PAYLOAD)
 
 
 @pytest.mark.parametrize("name", robots.names())
@@ -42,9 +44,10 @@ def test_poses_and_jacobians_are_mujoco_s(name):
         assert np.allclose(jacobians[i], jacobian, atol=1e-9)
 
 
+@pytest.mark.parametrize("mount", [lambda urdf, _: urdf, mounted], ids=["upright", "mounted"])
 @pytest.mark.parametrize("name", robots.names())
-def test_torques_are_mujoco_s(name):
-    arm, other = both(name)
+def test_torques_are_mujoco_s(name, mount):
+    arm, other = both(name, mount)
     rng = np.random.default_rng(1)
     shape = (50, len(arm.joints))
     angles, speeds = rng.uniform(-2.5, 2.5, shape), rng.uniform(-2.0, 2.0, shape)

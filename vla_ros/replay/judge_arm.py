@@ -87,7 +87,7 @@ class Arm:
         """Read the chain from `base` to `tip` and the masses that hang on it.
 
         Joints that are not in `joints`, those of a gripper, are taken at zero. The payload is a
-        point mass in the frame of the tip. The base stands upright.
+        point mass in the frame of the tip. What is up is z of the description's root.
 
         Raises:
             JudgeError: If the description is no URDF or lacks the chain.
@@ -146,7 +146,7 @@ class Arm:
             raise JudgeError(msg)
         payload = _Body(payload_mass, np.array(payload_centre, float), np.zeros((3, 3)))
         bodies[-1] = bodies[-1].joined(payload.moved(self._after))
-        self._bodies = bodies
+        self._bodies, self._pull = bodies, GRAVITY * _up(base, above)
 
     def poses(self, angles: Array) -> Poses:
         """Return the poses for joint positions (T, n)."""
@@ -213,9 +213,8 @@ class Arm:
         count = len(angles)
         spin: Array = np.zeros((count, 3))
         spun: Array = np.zeros((count, 3))
-        pull: Array = np.zeros((count, 3))
         # A base that accelerates upward feels like gravity.
-        pull[:, 2] = GRAVITY
+        pull: Array = np.tile(self._pull, (count, 1))
         last: Array = np.zeros((count, 3))
         forces, moments, points = [], [], []
         for joint, (_, _, index, slides) in enumerate(self._segments()):
@@ -342,6 +341,15 @@ def _body(link: ET.Element) -> _Body:
         np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]),
     )
     return body.moved(_origin(inertial))
+
+
+def _up(link: str, above: dict[str, ET.Element]) -> Array:
+    """Return z of the description's root, (3,), in the frame of a link, all joints at zero."""
+    turn = np.eye(3)
+    while link in above:
+        turn = _origin(above[link])[:3, :3] @ turn
+        link = _link(above[link], "parent")
+    return np.asarray(turn[2])
 
 
 def _origin(node: ET.Element) -> Array:

@@ -3,12 +3,12 @@
 import math
 
 import numpy as np
-import pinocchio as pin
 
 from vla_ros.robot import RobotConfig
 from vla_ros.safety.inputs import AcceptedJoints
 from vla_ros.safety.motion.algebra import least_margin
 from vla_ros.safety.observer import MomentumObserver
+from vla_ros.types import Array
 
 
 class ContactWatch:
@@ -20,25 +20,16 @@ class ContactWatch:
 
     """
 
-    def __init__(self, robot: RobotConfig, urdf: str) -> None:
-        """Build the dynamics of the arm with its payload; fingers stay where they are at zero."""
-        full = pin.buildModelFromXML(urdf)
-        names = list(robot.joints)
-        others = [i for i in range(1, full.njoints) if full.names[i] not in names]
-        model = pin.buildReducedModel(full, others, pin.neutral(full))
-        # The samples' order is the robot file's, the model's is the tree's.
-        self._names = list(model.names[1:])
-        self._indices = [names.index(name) for name in self._names]
-        self._order = None if self._names == names else self._indices
-        tcp = model.getFrameId(robot.tcp_frame)
-        bounds = robot.bounds
-        if bounds.payload_mass > 0.0:
-            payload = pin.Inertia(
-                bounds.payload_mass, np.array(bounds.payload_com), np.zeros((3, 3))
-            )
-            frame = model.frames[tcp]
-            model.appendBodyToJoint(frame.parentJoint, payload, frame.placement)
-        self._observer = MomentumObserver(model, tcp, bounds.external_torque_time)
+    def __init__(self, robot: RobotConfig, links: Array) -> None:
+        """Start without a sample.
+
+        Args:
+            robot: Names and bounds.
+            links: The arm with its payload, `model.ArmModel.links`.
+
+        """
+        self._names = robot.joints
+        self._observer = MomentumObserver(links, robot.bounds.external_torque_time)
         self.touch = ""
         self.cause = ""
         self._least = math.inf
@@ -47,16 +38,12 @@ class ContactWatch:
     def tighten(self, robot: RobotConfig) -> None:
         """Use the bounds of `robot` from now on."""
         self._observer.set_time_constant(robot.bounds.external_torque_time)
-        self._torque = np.array(robot.bounds.external_torque)[self._indices]
+        self._torque = np.array(robot.bounds.external_torque)
         self._force = robot.bounds.contact_force
 
     def add(self, sample: AcceptedJoints) -> None:
         """Take a joint sample with efforts, newer than the last."""
-        position, velocity, effort = sample.position, sample.velocity, sample.effort
-        order = self._order
-        if order is not None:
-            position, velocity, effort = position[order], velocity[order], effort[order]
-        self._observer.add(sample.stamp_ns, position, velocity, effort)
+        self._observer.add(sample.stamp_ns, sample.position, sample.velocity, sample.effort)
         self.touch = ""
         if (
             self._observer.most_contact_force() > self._force

@@ -44,7 +44,7 @@ class Acting(NamedTuple):
     amount: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SafetyDecision:
     """What may be sent to the robot now, and why.
 

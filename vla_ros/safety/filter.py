@@ -118,7 +118,6 @@ class SafetyFilter:
         self._target: Target | None = None
         self._unseen_way = 0.0
         self._acting: dict[str, float] = {}
-        self._standstill: tuple[float, ...] = (0.0,) * len(robot.joints)
         self.limit(robot, 1.0)
         if urdf is not None:
             self.set_robot_description(urdf)
@@ -141,7 +140,7 @@ class SafetyFilter:
         limiter = MotionLimiter(self._robot, urdf, self._rate_hz, output=self._output)
         self._chain = self._robot.chain(urdf)
         if self._robot.bounds.effort_samples:
-            self._contact = ContactWatch(self._robot, urdf)
+            self._contact = ContactWatch(self._robot, limiter.links)
         self._urdf, self._limiter = urdf, limiter
         self.limit(self._robot, self._scale)
 
@@ -349,26 +348,25 @@ class SafetyFilter:
         command = self._command.accepted if running else None
         motion = self._move(command, joint_age_ns, seconds)
         self._gripper.step(seconds, follow=running, closing=self._joints.closing, act=self._act)
+        twist: Array
+        velocity: Array
+        acts: dict[str, float] = {}
         if motion is None:
-            twist, velocity = (0.0,) * 6, self._standstill
+            twist, velocity = np.zeros(6), np.zeros(len(self._robot.joints))
         else:
-            if self._acting:
-                for name, amount in motion.acting.items():
-                    self._act(name, amount)
-            else:
-                self._acting |= motion.acting
-            twist, velocity = (*motion.linear, *motion.angular), motion.joint_velocity
-        acting: tuple[Acting, ...] = ()
+            twist, velocity = motion.twist, motion.joint_velocity
+            acts = motion.acting
         if self._acting:
-            acting = tuple(map(Acting, self._acting.keys(), self._acting.values()))
-            self._acting.clear()
+            for name, amount in acts.items():
+                self._act(name, amount)
+            acts, self._acting = self._acting, {}
         return SafetyDecision(
             stamp_ns=now,
-            twist=np.array(twist),
-            joint_velocity=np.array(velocity),
+            twist=twist,
+            joint_velocity=velocity,
             gripper=self._gripper.opening,
             state=found.state,
-            acting=acting,
+            acting=tuple(map(Acting, acts.keys(), acts.values())),
             reason=found.reason,
             command_stamp_ns=None if command is None else command.stamp_ns,
             _measure=self._margins,
@@ -423,7 +421,7 @@ class SafetyFilter:
             self._unseen_way = 0.0
             return
         seconds = min(max(sample.stamp_ns - before.stamp_ns, 0), self._joint_timeout_ns) / SECOND_NS
-        self._unseen_way += seconds * max(map(abs, self._motion.joint_velocity))
+        self._unseen_way += seconds * float(np.abs(self._motion.joint_velocity).max())
         if self._unseen_way > _FROZEN_WAY:
             self._unseen_way = 0.0
             text = (

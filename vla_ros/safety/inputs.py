@@ -5,7 +5,7 @@ Inputs come from other processes, so every check here answers a refusal, and non
 
 import math
 import operator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ SECOND_NS = 1_000_000_000
 _INT64 = 2**63
 _FLOAT = np.dtype(np.float64)
 _NO_EFFORT: Array = np.zeros(0)
+_EFFORT = 2
+"""Which of a sample's vectors the efforts are, in the order in which they are checked."""
 _ABSURD = 1e4
 """No position in rad, speed in rad/s or torque in Nm is over this; arithmetic may suffer."""
 _UNIT = 1e-2
@@ -34,8 +36,7 @@ class Refusal:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptedCommand:
+class AcceptedCommand(NamedTuple):
     """A command that passed every check.
 
     Attributes:
@@ -130,7 +131,7 @@ class CommandInput:
     def rewind(self, now_ns: int) -> None:
         """Follow a clock that was set back, so that nothing stays fresh beyond its timeout."""
         if self.accepted is not None and self.accepted.accepted_ns > now_ns:
-            self.accepted = replace(self.accepted, accepted_ns=now_ns)
+            self.accepted = self.accepted._replace(accepted_ns=now_ns)
         self._newest_ns = None
 
     def _read_twist(self, command: object) -> Target | Refusal:
@@ -280,16 +281,14 @@ class JointInput:
             return _malformed(f"do not hold {count} finite positions and speeds, and a stamp")
         if effort is None:
             return _malformed(f"do not hold {count} finite efforts, which bounds.effort needs")
-        for values, what in (
-            (position, "positions and speeds, and a stamp"),
-            (velocity, "positions and speeds, and a stamp"),
-            (effort, "efforts, which bounds.effort needs"),
-        ):
-            found = check(values, _ABSURD)
-            if found == NOT_FINITE:
-                return _malformed(f"do not hold {count} finite {what}")
-            if found == TOO_LARGE:
-                return _malformed(f"hold a value over {_ABSURD:g}, which no joint measures")
+        found, which = check(position, velocity, effort, _ABSURD)
+        if found == NOT_FINITE:
+            what = "positions and speeds, and a stamp"
+            if which == _EFFORT:
+                what = "efforts, which bounds.effort needs"
+            return _malformed(f"do not hold {count} finite {what}")
+        if found == TOO_LARGE:
+            return _malformed(f"hold a value over {_ABSURD:g}, which no joint measures")
         opening, closing = _number(sample, "gripper"), _number(sample, "gripper_effort")
         return AcceptedJoints(stamp, position, velocity, effort, opening, closing)
 

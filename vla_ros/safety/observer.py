@@ -18,15 +18,13 @@ sensors' noise, of which about M times that of the speeds, times K, gets through
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
-import pinocchio as pin
 
-from vla_ros.safety.motion.algebra import norm
+from vla_ros.safety.motion import algebra, chain, dynamics
+from vla_ros.safety.motion.compiled import compiled
 from vla_ros.types import Array
 
-_WORLD_AXES = pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
 _LONGEST_GAP_NS = 200_000_000
 """After a longer gap between two samples the observer starts anew: it saw nothing of it."""
 _DAMPING = 1e-4
@@ -46,36 +44,41 @@ class MomentumObserver:
 
     torque: Array
 
-    def __init__(self, model: pin.Model, tcp: int, time_constant: float) -> None:
+    def __init__(self, links: Array, time_constant: float) -> None:
         """Start without an estimate.
 
         Args:
-            model: Dynamics of the arm with its payload; one degree of freedom a joint, in the order
-                of the samples.
-            tcp: Index of the TCP's frame in it.
+            links: The arm with its payload, `model.ArmModel.links`.
             time_constant: Of the filter, s, > 0.
 
         """
-        self._model = model
-        self._data = model.createData()
-        self._tcp = tcp
+        self._links = links
+        n = len(links) - 1
         self.set_time_constant(time_constant)
         self._stamp_ns: int | None = None
-        self._position: Array = np.zeros(model.nv)
-        self._velocity: Array = np.zeros(model.nv)
-        self.torque = np.zeros(model.nv)
+        self._position: Array = np.zeros(n)
+        self._velocity: Array = np.zeros(n)
+        self.torque = np.zeros(n)
+        self._size = 0.0  # of the torque
+        # Compiles them, if nobody did before: not in motion.
+        _update(
+            links,
+            self._position,
+            self._velocity,
+            self._velocity,
+            self.torque,
+            1.0,
+            0.0,
+            self.torque,
+        )
+        _force(links, self._position, self.torque)
+        self.torque[:] = 0.0
 
     def set_time_constant(self, time_constant: float) -> None:
         """Change the filter's time constant, in s, > 0."""
         self._gain = 1.0 / time_constant
 
-    def add(
-        self,
-        stamp_ns: int,
-        position: Sequence[float] | Array,
-        velocity: Sequence[float] | Array,
-        effort: Sequence[float] | Array,
-    ) -> None:
+    def add(self, stamp_ns: int, position: Array, velocity: Array, effort: Array) -> None:
         """Take a sample that is newer than the last one; its arrays are kept, not copied.
 
         Args:
@@ -85,21 +88,15 @@ class MomentumObserver:
             effort: Of the motors, gravity's share included, Nm, (n,).
 
         """
-        q, v = np.asarray(position), np.asarray(velocity)
         last_ns, before = self._stamp_ns, self._velocity
-        self._stamp_ns, self._position, self._velocity = stamp_ns, q, v
+        self._stamp_ns, self._position, self._velocity = stamp_ns, position, velocity
         if last_ns is None or not 0 < stamp_ns - last_ns <= _LONGEST_GAP_NS:
-            self.torque = np.zeros(self._model.nv)
+            self.torque[:] = self._size = 0.0
             return
         seconds = (stamp_ns - last_ns) * 1e-9
-        acceleration = v - before
-        acceleration /= seconds
-        missing = pin.rnea(self._model, self._data, q, v, acceleration)
-        missing -= effort
-        missing -= self.torque
-        # Implicit in r, so that no interval between samples makes it unstable.
-        missing *= self._gain * seconds / (1.0 + self._gain * seconds)
-        self.torque += missing
+        self._size = _update(
+            self._links, position, velocity, before, effort, seconds, self._gain, self.torque
+        )
 
     def most_contact_force(self) -> float:
         """Return a bound on `contact_force` that costs next to nothing, N.
@@ -107,23 +104,59 @@ class MomentumObserver:
         Of a singular value s of J_p, s / (s^2 + damping) of the torque becomes force: that is most
         where s^2 is the damping, 1 / (2 s).
         """
-        return _MOST_FORCE * norm(self.torque, len(self.torque))
+        return _MOST_FORCE * self._size
 
     def contact_force(self) -> float:
         """Return the size of the pure force at the TCP that explains the torque best, N.
 
         Least squares of J_p^T f = r, with the TCP's Jacobian J_p of positions (3, n).
         """
-        jacobian = pin.computeFrameJacobian(
-            self._model, self._data, self._position, self._tcp, _WORLD_AXES
-        )[:3]
-        (a, b, c), (_, d, e), (_, _, f) = jacobian.dot(jacobian.T).tolist()
-        x, y, z = jacobian.dot(self.torque).tolist()
-        a, d, f = a + _DAMPING, d + _DAMPING, f + _DAMPING
-        # Cramer's rule on floats takes a fifth of the time of numpy.linalg.solve.
-        dd, de, dc = d * f - e * e, c * e - b * f, b * e - c * d
-        determinant = a * dd + b * de + c * dc
-        fx = dd * x + de * y + dc * z
-        fy = de * x + (a * f - c * c) * y + (b * c - a * e) * z
-        fz = dc * x + (b * c - a * e) * y + (a * d - b * b) * z
-        return math.hypot(fx, fy, fz) / float(determinant)
+        return float(_force(self._links, self._position, self.torque))
+
+
+@compiled
+def _update(
+    links: Array,
+    position: Array,
+    velocity: Array,
+    before: Array,
+    effort: Array,
+    seconds: float,
+    gain: float,
+    torque: Array,
+) -> float:
+    """Bring the estimate `torque` (n,) to a sample, `seconds` after that of the velocity before.
+
+    Returns:
+        Its size.
+
+    """
+    n = len(torque)
+    turns, places = np.empty((n, 3, 3)), np.empty((n, 3))
+    acceleration, needed = np.empty(n), np.empty(n)
+    for i in range(n):
+        acceleration[i] = (velocity[i] - before[i]) / seconds
+    dynamics.set_frames(links, position, turns, places)
+    dynamics.torque(links, turns, places, velocity, acceleration, needed)
+    # Implicit in r, so that no interval between samples makes it unstable.
+    share = gain * seconds / (1.0 + gain * seconds)
+    for i in range(n):
+        torque[i] += share * (needed[i] - effort[i] - torque[i])
+    return float(algebra.norm(torque, n))
+
+
+@compiled
+def _force(links: Array, position: Array, torque: Array) -> float:
+    """Return `MomentumObserver.contact_force`."""
+    n = len(torque)
+    jacobian, place, rotation = np.empty((6, n)), np.empty(3), np.empty((3, 3))
+    chain.jacobian_at(links, position, jacobian, place, rotation)
+    square, force = np.zeros((3, 3)), np.zeros((3, 1))
+    for i in range(3):
+        square[i, i] = _DAMPING
+        for k in range(n):
+            force[i, 0] += jacobian[i, k] * torque[k]
+            for j in range(3):
+                square[i, j] += jacobian[i, k] * jacobian[j, k]
+    algebra.solve(square, force)
+    return math.sqrt(force[0, 0] ** 2 + force[1, 0] ** 2 + force[2, 0] ** 2)

@@ -114,7 +114,12 @@ def test_products_and_norms_are_of_the_filled_part():
     ],
 )
 def test_numbers_that_do_not_count_are_told_apart(values, answer):
-    assert algebra.check(np.array(values), 2.0) == answer
+    for place in range(3):
+        vectors = [np.zeros(2), np.zeros(2), np.zeros(2)]
+        vectors[place] = np.array(values)
+        found, where = algebra.check(*vectors, 2.0)
+        assert found == answer
+        assert where == place or answer == algebra.FINE
 
 
 def test_the_least_margin_is_of_the_size_whatever_the_sign():

@@ -51,6 +51,7 @@ class Arm:
             urdf = sliding_urdf(robot)
             # A study of its own, which takes no description of the same name for another.
             robot = replace(robot, name=name)
+        self.robot = robot
         self.model, self.other = ArmModel(robot, urdf), robot.chain(urdf)
         self.n = self.model.joints
         rng = np.random.default_rng(4)

@@ -152,10 +152,11 @@ def drive(name, output):
         seconds = float(rng.choice([0.01, 0.01, 0.0, 0.012, 0.05]))
         seen = None if tick % 10 == 9 else q.tolist()
         motion = limiter.step(seconds, wishes[tick // 50], seen, 0.0 if tick % 3 else 0.004)
-        q = q + 0.01 * np.array(motion.joint_velocity)
+        q = q + 0.01 * motion.joint_velocity
         moved += float(np.abs(motion.joint_velocity).max())
         acted |= set(motion.acting)
-        certified.add(motion.certified)
+        # 0 where a new plan was verified at this tick.
+        certified.add(bool(limiter._state["since"] == 0.0))
         if tick % 50 == 40:
             limiter.tighten(robot.slowed(0.5))
         elif tick % 50 == 0:

@@ -32,8 +32,8 @@ def test_a_point_of_the_old_plan_does_not_begin_a_new_one():
             wish = rng.choice((-1.0, -0.3, 0.0, 0.3, 1.0), 6) * ([0.6] * 3 + [2.0] * 3)
         target = TwistTarget(tuple(wish[:3]), tuple(wish[3:]))
         motion = limiter.step(0.01, target, position.tolist(), 0.0)
-        assert np.linalg.norm(motion.linear) <= robot.bounds.linear_speed + 1e-9
-        position = position + 0.01 * np.array(motion.joint_velocity)
+        assert np.linalg.norm(motion.twist[:3]) <= robot.bounds.linear_speed + 1e-9
+        position = position + 0.01 * motion.joint_velocity
 
 
 def test_a_robot_that_follows_twists_in_its_own_way_stays_in_its_joints_ranges():
@@ -58,7 +58,7 @@ def arm_at(robot, urdf, start):
     def follow(limiter, target):
         nonlocal position
         motion = limiter.step(0.01, target, position.tolist(), 0.0)
-        position = position + 0.01 * np.array(motion.joint_velocity)
+        position = position + 0.01 * motion.joint_velocity
         return motion, chain.pose(position)[0]
 
     return follow
@@ -106,5 +106,5 @@ def test_whatever_is_changed_is_told(name, output):
         for tick in range(100):
             now = wish * min(1.0, tick / rng.integers(1, 100))
             motion = follow(limiter, TwistTarget(tuple(now[:3]), tuple(now[3:])))[0]
-            changed = np.abs(np.array(motion.linear + motion.angular) - now).max()
+            changed = np.abs(motion.twist - now).max()
             assert motion.acting or changed < 1e-6

@@ -155,15 +155,21 @@ def squares(matrix: Array, rows: int, columns: int) -> Array:
 
 
 @compiled
-def check(values: Array, most: float) -> int:
-    """Return whether all of a vector is FINE, or something is NOT_FINITE or over `most`."""
-    found = FINE
-    for i in range(len(values)):
-        if not math.isfinite(values[i]):
-            return NOT_FINITE
-        if abs(values[i]) > most:
-            found = TOO_LARGE
-    return found
+def check(a: Array, b: Array, c: Array, most: float) -> tuple[int, int]:
+    """Return whether all of three vectors is FINE, or something is NOT_FINITE or over `most`.
+
+    Returns:
+        Which of those, and in which of the three, from 0 on, that is.
+
+    """
+    found, where = FINE, 0
+    for k, vector in enumerate((a, b, c)):
+        for i in range(len(vector)):
+            if not math.isfinite(vector[i]):
+                return NOT_FINITE, k
+            if abs(vector[i]) > most:
+                found, where = TOO_LARGE, k
+    return found, where
 
 
 @compiled

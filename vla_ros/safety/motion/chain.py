@@ -2,7 +2,7 @@
 
 The chain is an array (n + 1, 26), a row a joint and one for the TCP: the fixed rotation (9, row by
 row) and translation (3) from the frame before, the joint's axis (3), 1 where it slides, and what it
-moves (10, see `dynamics`).
+moves (10, see `dynamics`, also of what the TCP's row holds in place of an axis).
 
 The changes of the Jacobian follow from itself. Its column i is what joint i makes of the TCP's
 velocity, (v_i, w_i). A joint j before i carries it along: w_j x v_i, w_j x w_i; a joint j from i on

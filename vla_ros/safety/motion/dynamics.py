@@ -10,6 +10,8 @@ moment t about it then move it by
 with a the acceleration of the origin (the two recursions below: Featherstone, "Rigid Body Dynamics
 Algorithms", 2008, chapters 5 and 6). Gravity is an acceleration of the base upwards. Pinocchio,
 which reads the parameters from the URDF, does the same; calling it costs more than the work does.
+That acceleration, 9.81 m/s^2 along what is up in the base frame, is in columns 12 to 14 of the
+TCP's row, which has no axis.
 """
 
 import numpy as np
@@ -18,8 +20,8 @@ from vla_ros.safety.motion import chain
 from vla_ros.safety.motion.compiled import compiled
 from vla_ros.types import Array
 
-GRAVITY = 9.81
-"""Along -z of the base, m/s^2."""
+UP = 12
+"""In the TCP's row: the acceleration of the base that feels like gravity, m/s^2."""
 MASS, FIRST_MOMENT, INERTIA = chain.COLUMNS - 10, chain.COLUMNS - 9, chain.COLUMNS - 6
 
 
@@ -92,8 +94,8 @@ def torque(
     n = links.shape[0] - 1
     force, moment = np.empty((n, 3)), np.empty((n, 3))
     # Of the frame: how it turns (w), how that changes (d), and its origin's acceleration (a).
-    wx = wy = wz = dx = dy = dz = ax = ay = 0.0
-    az = GRAVITY
+    wx = wy = wz = dx = dy = dz = 0.0
+    ax, ay, az = links[n, UP], links[n, UP + 1], links[n, UP + 2]
     for i in range(n):
         row, r = links[i], turns[i]
         px, py, pz = places[i, 0], places[i, 1], places[i, 2]

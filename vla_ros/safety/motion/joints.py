@@ -27,15 +27,16 @@ solved for that (`bounds`).
 
 import math
 
-from vla_ros.safety.motion.compiled import State, compiled
-from vla_ros.safety.motion.state import (
+from vla_ros.safety.motion.acting import (
     JOINT_ACCELERATION,
     JOINT_SPEED,
     POSITION_MAX,
     POSITION_MIN,
     TORQUE,
     TORQUE_RATE,
+    act,
 )
+from vla_ros.safety.motion.compiled import State, compiled
 from vla_ros.types import Array
 
 POSITION_BAND = 1e-3
@@ -187,15 +188,12 @@ def excess(s: State, acting: Array) -> None:
         for i in range(s.joints):
             above, below = s.values[row, i] - s.most[row, i], s.least[row, i] - s.values[row, i]
             amount = max(above, below)
-            if not amount > 0.0:
-                continue
             if row == _T_RATE:
                 amount /= s.between
             index = _ABOVE[row]
             if index == POSITION_MAX and below > above:
                 index = POSITION_MIN
-            acting[index + i] = max(acting[index + i], amount)
-            s.acts = 1
+            act(s, acting, index + i, amount)
 
 
 @compiled

@@ -47,13 +47,14 @@ import numpy as np
 
 from vla_ros.robot import RobotConfig
 from vla_ros.safety.motion import guard, predictor, shaping, trial
+from vla_ros.safety.motion.acting import names_of
 from vla_ros.safety.motion.joints import EXACT
 from vla_ros.safety.motion.model import ArmModel
 from vla_ros.safety.motion.motion import Motion
 from vla_ros.safety.motion.places import Places, cone_need
 from vla_ros.safety.motion.plan import StopPlan
 from vla_ros.safety.motion.program import Program
-from vla_ros.safety.motion.state import MOST_JOINTS, STATE, names_of_acting
+from vla_ros.safety.motion.state import MOST_JOINTS, STATE
 from vla_ros.safety.motion.targets import JointVelocityTarget, PoseTarget, Target, TwistTarget
 from vla_ros.safety.motion.warm_up import warm_up
 from vla_ros.types import Array
@@ -63,8 +64,6 @@ _LONGEST_PERIOD = 1.5
 _LOST_TICKS = 1.0
 """Ticks that may pass uncounted while the arm moves on, for which room is kept."""
 _FREEDOMS = 6
-_NOTHING = 1e-9
-"""Amounts smaller than this are rounding, not a bound that acts."""
 _SPARE = 0.98
 """Share of the TCP's acceleration and jerk that joint velocities use: they move it at the true
 posture, a sensor's error from the known one, and whoever judges them samples otherwise."""
@@ -103,7 +102,7 @@ class MotionLimiter:
         self._n, self._robot = n, robot
         self._twists = output == "twist"
         model = ArmModel(robot, urdf)
-        self._links = model.links
+        self.links = model.links
         period = 1.0 / rate_hz
         self._plan = StopPlan.of(
             bounds.stopping_time,
@@ -130,6 +129,8 @@ class MotionLimiter:
         self._torque: Array = state["torque"][:n]
         self._seen: Array = state["seen"][:n]
         self._target: Array = state["target"]
+        self._target_kind = record["target_kind"]
+        self._acts = record["acts"]
         self._twist: Array = state["twist"]
         self._set_bounds(robot)
         self._motion = self._rest()
@@ -164,7 +165,7 @@ class MotionLimiter:
         ):
             guard.tighten(self._record, part, speed, spare * acceleration, spare * jerk)
         self._places = places = Places.of(bounds, self._plan)
-        self._names = names_of_acting(robot.joints, places.names)
+        self._names = names_of(robot.joints, places.names)
         self._acting: Array = np.zeros(len(self._names))
         rows = len(places.rows) + _SPARE_ROWS
         n = self._n
@@ -206,16 +207,18 @@ class MotionLimiter:
             age = max(0.0, float(age))
         self._aim_at(target)
         places = self._places
-        found = trial.begin(
-            self._record, self._ring, self._links, places.surfaces, places.points,
-            places.rows, places.slopes, places.indices, self._acting, seconds, age,
+        program = self._program
+        rows = trial.tick(
+            self._record, self._ring, self.links, places.surfaces, places.points,
+            places.rows, places.slopes, places.indices, self._acting,
+            program.metric, program.gain, program.matrix, program.low, program.high, seconds, age,
         )  # fmt: skip
-        if found == trial.BLIND:
+        if rows == trial.BLIND:
             return self._motion
-        new_plan = found == trial.TRY and self._follow()
-        if not new_plan:
-            trial.follow_plan(self._record, self._links)
-        self._motion = self._told(certified=new_plan)
+        if rows != trial.SENT:
+            found = program.solve(rows)
+            trial.settle(self._record, self.links, places.rows, places.indices, found)
+        self._motion = self._told()
         return self._motion
 
     def _aim_at(self, target: Target | None) -> None:
@@ -226,48 +229,21 @@ class MotionLimiter:
             kind, values[: self._n] = shaping.JOINT_VELOCITY, target.velocities
         elif isinstance(target, PoseTarget):
             kind, values[:7] = shaping.POSE, target.position + target.quaternion
-        self._state["target_kind"] = kind
-
-    def _follow(self) -> bool:
-        """Send what is nearest to the target and has a plan; return False if there is no such."""
-        record, links, places = self._record, self._links, self._places
-        if trial.certify(record, links, places.rows, places.indices, self._acting):
-            return True
-        program = self._program
-        rows = trial.assemble(
-            record, links, places.rows, places.slopes,
-            program.metric, program.gain, program.matrix, program.low, program.high,
-        )  # fmt: skip
-        found = program.solve(rows)
-        if found is None:
-            return False
-        return trial.settle(record, links, places.rows, places.indices, found)
+        self._target_kind[0] = kind
 
     # --- what is told ----------------------------------------------------------------------------
 
     def _rest(self) -> Motion:
-        zero = (0.0, 0.0, 0.0)
-        return Motion(zero, zero, (0.0,) * self._n, {}, True, False, dict)
+        return Motion(np.zeros(6), np.zeros(self._n), {}, dict)
 
-    def _told(self, *, certified: bool) -> Motion:
-        v, u = self._twist.tolist(), self._velocity.tolist()
+    def _told(self) -> Motion:
         acting: dict[str, float] = {}
-        if self._state["acts"]:
-            amounts = self._acting
-            acting = {
-                self._names[i]: amounts.item(i) for i in (amounts > _NOTHING).nonzero()[0].tolist()
-            }
+        if self._acts[0]:
+            amounts, names = self._acting, self._names
+            acting = {names[i]: amounts.item(i) for i in amounts.nonzero()[0].tolist()}
             amounts.fill(0.0)
-            self._state["acts"] = 0
-        return Motion(
-            (v[0], v[1], v[2]),
-            (v[3], v[4], v[5]),
-            tuple(u),
-            acting,
-            not (any(v) or any(u)),
-            certified,
-            self._margins,
-        )
+            self._acts[0] = 0
+        return Motion(self._twist.copy(), self._velocity.copy(), acting, self._margins)
 
     def _margins(self) -> dict[str, float]:
         """Return what is left to the bounds, the least of the joints' and of the volumes'."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import pinocchio as pin
 
-from vla_ros.kinematics import KinematicsError
+from vla_ros.kinematics import KinematicsError, rotation_from_rpy
 from vla_ros.robot import RobotConfig
 from vla_ros.safety.motion.chain import COLUMNS
 from vla_ros.safety.motion.compiled import State
-from vla_ros.safety.motion.dynamics import FIRST_MOMENT, GRAVITY, INERTIA, MASS
+from vla_ros.safety.motion.dynamics import FIRST_MOMENT, INERTIA, MASS, UP
 from vla_ros.types import Array
 
+_GRAVITY = 9.81
 _SAMPLES = 400
 """Random postures from which bounds on how fast the model's terms change are taken."""
 _TURNS = 4
@@ -58,8 +59,8 @@ class ArmModel:
     """The arm: its dynamics, and its kinematics as `chain` takes them.
 
     Whatever hangs on the chain beside it (fingers, cables) is part of the link that it hangs on, in
-    its zero position; the payload is part of the last link. Frames are the robot file's base frame,
-    with gravity along its -z.
+    its zero position; the payload is part of the last link. Vectors are in the robot file's base
+    frame; up is z of the description's root, however the base is mounted on that.
 
     Attributes:
         joints: Number of joints, n.
@@ -198,6 +199,7 @@ def _links(model: pin.Model, data: pin.Data, tcp: pin.SE3) -> Array:
         about_origin = body.inertia - body.mass * lever @ lever
         links[index, INERTIA:] = about_origin[np.triu_indices(3)]
     links[n, :9], links[n, 9:12] = tcp.rotation.ravel(), tcp.translation
+    links[n, UP : UP + 3] = -model.gravity.linear
     return links
 
 
@@ -220,8 +222,21 @@ def _reduced(robot: RobotConfig, urdf: str) -> pin.Model:
             waiting.append(_link(joint, "child"))
             tree.append(_fixed_unless(joint, robot.joints))
     model = pin.buildModelFromXML(ET.tostring(tree, encoding="unicode"))
-    model.gravity.linear = np.array([0.0, 0.0, -GRAVITY])
+    model.gravity.linear = -_GRAVITY * _up(root, robot.base_frame)
     return model
+
+
+def _up(root: ET.Element, base: str) -> Array:
+    """Return z of the description's root in the base frame, (3,), its joints at zero."""
+    above = {_link(joint, "child"): joint for joint in root.findall("joint")}
+    turn: Array = np.eye(3)
+    while base in above:
+        origin = above[base].find("origin")
+        rpy = "0 0 0" if origin is None else origin.get("rpy", "0 0 0")
+        turn = rotation_from_rpy([float(word) for word in rpy.split()]) @ turn
+        base = _link(above[base], "parent")
+    up: Array = turn[2]
+    return up
 
 
 def _fixed_unless(joint: ET.Element, moving: Sequence[str]) -> ET.Element:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Vector = tuple[float, float, float]
+from vla_ros.types import Array
 
 
 @dataclass(slots=True)
@@ -11,22 +11,21 @@ class Motion:
     """The motion that may be sent at one tick.
 
     Attributes:
-        linear: Velocity of the TCP in m/s, base frame.
-        angular: Angular velocity of the TCP in rad/s.
-        joint_velocity: The joint velocities that make it, in rad/s, one a joint.
+        twist: Velocity of the TCP in the base frame, m/s and rad/s, (6,).
+        joint_velocity: The joint velocities that make it, rad/s, (n,).
         acting: Bounds that changed what was asked for, and by how much, in the bound's unit.
-        at_rest: Whether nothing moves: all of the above is 0.
-        certified: Whether a new plan was verified at this tick; otherwise an older one goes on.
 
     """
 
-    linear: Vector
-    angular: Vector
-    joint_velocity: tuple[float, ...]
+    twist: Array
+    joint_velocity: Array
     acting: dict[str, float]
-    at_rest: bool
-    certified: bool
     _measure: Callable[[], dict[str, float]] = field(repr=False)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing moves."""
+        return not (self.twist.any() or self.joint_velocity.any())
 
     @property
     def margins(self) -> dict[str, float]:

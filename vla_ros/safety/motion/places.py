@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla_ros.bounds import Bounds
+from vla_ros.safety.motion.acting import PLACES, act
 from vla_ros.safety.motion.algebra import norm
 from vla_ros.safety.motion.compiled import Integers, State, compiled
 from vla_ros.safety.motion.plan import StopPlan
-from vla_ros.safety.motion.state import MOST_JOINTS, PLACES
+from vla_ros.safety.motion.state import MOST_JOINTS
 from vla_ros.safety.motion.surfaces import POINT, inside, inside_box, outside, room
 from vla_ros.types import Array
 from vla_ros.volumes import TCP_POINT, ToolPoint
@@ -294,10 +295,7 @@ def excess(s: State, rows: Array, indices: Integers, acting: Array) -> None:
                 s.slow_way * s.trial_moved[i] + s.slow_way_of_acceleration * s.trial_turned[i]
             )
         amount = slow - max(rows[k, _ROOM] - BAND, 0.0)
-        index = PLACES + indices[k]
-        if amount > acting[index]:
-            acting[index] = amount
-            s.acts = 1
+        act(s, acting, PLACES + indices[k], amount)
 
 
 @compiled

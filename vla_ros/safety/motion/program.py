@@ -7,6 +7,7 @@ from vla_ros.types import Array
 
 _SOFT = 8
 """DAQP's mark of a row that may be exceeded, at a price, where there is no other way."""
+_NONE: Array = np.zeros(0)
 _MOST_STEPS = 200
 """Far more than DAQP takes with as few variables; a bound on time."""
 
@@ -40,8 +41,8 @@ class Program:
         self._sense = np.zeros(size + rows, dtype=np.intc)
         self._sense[size + hard :] = _SOFT
 
-    def solve(self, rows: int) -> Array | None:
-        """Return x (m,), or None where DAQP finds none.
+    def solve(self, rows: int) -> Array:
+        """Return x (m,), or an empty array where DAQP finds none.
 
         Args:
             rows: How many rows of A count.
@@ -58,4 +59,4 @@ class Program:
             self._sense[:count].copy(),
             iter_limit=_MOST_STEPS,
         )
-        return x if flag > 0 else None
+        return x if flag > 0 else _NONE

@@ -5,16 +5,17 @@ import math
 import numpy as np
 
 from vla_ros.safety.motion import algebra, guard, places
-from vla_ros.safety.motion.compiled import State, compiled
-from vla_ros.safety.motion.joints import EXACT
-from vla_ros.safety.motion.state import (
+from vla_ros.safety.motion.acting import (
     ACCELERATION,
     JOINT_ACCELERATION,
     JOINT_SPEED,
     JOINTS,
     PART,
     SPEED,
+    act,
 )
+from vla_ros.safety.motion.compiled import State, compiled
+from vla_ros.safety.motion.joints import EXACT
 from vla_ros.types import Array
 
 NO_TARGET, TWIST, JOINT_VELOCITY, POSE = range(4)
@@ -22,21 +23,11 @@ NO_TARGET, TWIST, JOINT_VELOCITY, POSE = range(4)
 
 _SAME = 1e-9
 """Relative: a twist that the arm can follow but for this is sent as it is."""
-_NOTHING = 1e-9
-"""Changes smaller than this are rounding, not a bound that acts."""
 _SPARE_BEND = 1.2
 """The bend of the path at a tick is that of the tick before times this, at most, nearly always."""
 _FREEDOMS = 6
 """Numbers of a twist: arms of more joints are redundant, arms of less cannot follow every twist."""
 _SMALL_ANGLE = 1e-6
-
-
-@compiled
-def act(s: State, acting: Array, index: int, amount: float) -> None:
-    """Note that a bound acts; the greatest amount counts."""
-    if amount > _NOTHING and amount > acting[index]:
-        acting[index] = amount
-        s.acts = 1
 
 
 @compiled

@@ -146,42 +146,9 @@ _COUNTS = (
     "far",  # whether no plan leads to the end of a range
     "rows",  # of places
     "acts",  # whether any bound acts
-    "failed",  # which bound refused a trial, an index into what acts
+    "failed",  # which bound refused a trial, an index of `acting`
 )
 STATE = np.dtype(
     [(name, np.int64) for name in _COUNTS] + [(name, np.float64, shape) for name, shape in _FIELDS],
     align=True,
 )
-
-# --- bounds that act, as indices into an array of amounts ---
-SPEED, ACCELERATION, JERK = 0, 1, 2
-PART = 3
-"""Those of the angular part come after the linear ones."""
-JOINTS, SINGULARITY = 6, 7
-JOINT_KINDS = (
-    "joint_acceleration",
-    "joint_speed",
-    "joint_position_min",
-    "joint_position_max",
-    "joint_torque",
-    "joint_torque_rate",
-)
-JOINT_ACCELERATION, JOINT_SPEED, POSITION_MIN, POSITION_MAX, TORQUE, TORQUE_RATE = (
-    8 + i * MOST_JOINTS for i in range(len(JOINT_KINDS))
-)
-PLACES = 8 + len(JOINT_KINDS) * MOST_JOINTS
-"""From here on, those of places, in their order there."""
-
-
-def names_of_acting(joints: tuple[str, ...], places: list[str]) -> list[str]:
-    """Return the name of each index of what acts."""
-    names = [
-        f"{part}_{kind}"
-        for part in ("linear", "angular")
-        for kind in ("speed", "acceleration", "jerk")
-    ]
-    names += ["joints", "singularity_distance"]
-    unused = [""] * (MOST_JOINTS - len(joints))
-    for kind in JOINT_KINDS:
-        names += [f"{kind}.{joint}" for joint in joints] + unused
-    return names + places

@@ -15,17 +15,10 @@ from vla_ros.safety.motion import (
     shaping,
     singular,
 )
+from vla_ros.safety.motion.acting import ACCELERATION, JERK, PART, PLACES, SINGULARITY, SPEED, act
 from vla_ros.safety.motion.compiled import Integers, Records, State, compiled
 from vla_ros.safety.motion.joints import EXACT
 from vla_ros.safety.motion.plan import shares
-from vla_ros.safety.motion.state import (
-    ACCELERATION,
-    JERK,
-    PART,
-    PLACES,
-    SINGULARITY,
-    SPEED,
-)
 from vla_ros.types import Array
 
 _JOINTS_WEIGHT = 0.01
@@ -37,8 +30,60 @@ _JERK_CUBE = 1.0 / math.sqrt(3.0)
 _SHARES = (1.0, 0.5)
 """Parts of the way from the present plan to the program's motion that are tried."""
 
-BLIND, PLAN, TRY = range(3)
-"""What `begin` answers: the arm's place is not known; follow the plan; there is a trial."""
+SENT, BLIND, TRY = -1, -2, -3
+"""What is answered where there is no program to solve: a motion was sent, or none could be, or
+there is one to try."""
+
+
+@compiled
+def tick(
+    record: Records,
+    ring: Array,
+    links: Array,
+    surfaces: Array,
+    points: Array,
+    rows: Array,
+    slopes: Array,
+    indices: Integers,
+    acting: Array,
+    metric: Array,
+    gain: Array,
+    matrix: Array,
+    low: Array,
+    high: Array,
+    h: float,
+    age: float,
+) -> int:
+    """Take a tick of `h` s, up to the program where the target is not to be had.
+
+    Args:
+        record: The limiter's record, with the target and, if any came, the position `seen`.
+        ring: As in `predictor`.
+        links: As in `chain`.
+        surfaces: As in `places.Places`, like the next four.
+        points: Likewise.
+        rows: Likewise.
+        slopes: Likewise.
+        indices: Likewise.
+        acting: Amounts of what acts: which bounds a trial that fails exceeds is noted in it.
+        metric: Of `program.Program`, like the next four: set where there is one to solve.
+        gain: Likewise.
+        matrix: Likewise.
+        low: Likewise.
+        high: Likewise.
+        h: In s.
+        age: Of the position, s; less than 0 for none.
+
+    Returns:
+        SENT or BLIND; else how many rows the program has, whose solution `settle` takes.
+
+    """
+    found = begin(record, ring, links, surfaces, points, rows, slopes, indices, acting, h, age)
+    if found != TRY:
+        return found
+    return attempt(
+        record, links, rows, slopes, indices, acting, metric, gain, matrix, low, high
+    )  # fmt: skip
 
 
 @compiled
@@ -55,20 +100,10 @@ def begin(
     h: float,
     age: float,
 ) -> int:
-    """Take a tick of `h` s: bring the rows to where the arm is, and shape the target.
+    """Bring the rows to where the arm is, and shape the target: the first step of `tick`.
 
-    Args:
-        record: The limiter's record, with the target and, if any came, the position `seen`.
-        ring: As in `predictor`.
-        links: As in `chain`.
-        surfaces: As in `places.Places`, like the next four.
-        points: Likewise.
-        rows: Likewise.
-        slopes: Likewise.
-        indices: Likewise.
-        acting: Amounts of what acts.
-        h: In s.
-        age: Of the position, s; less than 0 for none.
+    Returns:
+        SENT, if the present plan goes on, or BLIND; else TRY: there is a trial.
 
     """
     s = record[0]
@@ -94,7 +129,8 @@ def begin(
     for i in range(n):
         s.kept[i] = p * s.start[i] + r * s.start_acceleration[i]
     if s.target_kind == shaping.NO_TARGET or age < 0.0 or not shaping.shape(s, acting):
-        return PLAN
+        _follow_plan(s, links)
+        return SENT
     _set_change(s)
     before_turns, before_places = np.empty((n, 3, 3)), np.empty((n, 3))
     # The torque before, by what is known now of where the arm is: what was learnt since is no
@@ -106,31 +142,36 @@ def begin(
 
 
 @compiled
-def _set_change(s: State) -> None:
-    for i in range(s.joints):
-        s.trial_change[i] = (s.trial[i] - s.velocity[i]) / s.h
-
-
-@compiled
-def certify(record: Records, links: Array, rows: Array, indices: Integers, acting: Array) -> bool:
-    """Send a trial if the plan that begins with it keeps every bound, with its band to spare.
-
-    Args:
-        record: The limiter's record, with `trial`, its twist and change, and the model.
-        links: As in `chain`.
-        rows: As in `places.Places`.
-        indices: Likewise.
-        acting: Amounts of what acts: which bounds a trial that fails exceeds is noted in it.
+def attempt(
+    record: Records,
+    links: Array,
+    rows: Array,
+    slopes: Array,
+    indices: Integers,
+    acting: Array,
+    metric: Array,
+    gain: Array,
+    matrix: Array,
+    low: Array,
+    high: Array,
+) -> int:
+    """Send the trial if its plan keeps every bound, with its band to spare: the rest of `tick`.
 
     Returns:
-        Whether it was sent.
+        SENT, or how many rows the program has that is to be solved else.
 
     """
     s = record[0]
     if _certify(s, links, rows, indices, True):
-        return True
+        return SENT
     _tell(s, rows, indices, acting)
-    return False
+    return _assemble(s, links, rows, slopes, metric, gain, matrix, low, high)
+
+
+@compiled
+def _set_change(s: State) -> None:
+    for i in range(s.joints):
+        s.trial_change[i] = (s.trial[i] - s.velocity[i]) / s.h
 
 
 @compiled
@@ -228,9 +269,8 @@ def _send(s: State) -> None:
 
 
 @compiled
-def follow_plan(record: Records, links: Array) -> None:
-    """Send the next point of the present plan; after `begin`, which brings the frames here."""
-    s = record[0]
+def _follow_plan(s: State, links: Array) -> None:
+    """Send the next point of the present plan."""
     h, n = s.h, s.joints
     s.since += h
     still = s.since >= s.plan_time
@@ -285,18 +325,18 @@ def _follow_guard(s: State) -> None:
 def _tell(s: State, rows: Array, indices: Integers, acting: Array) -> None:
     """Note which bounds a trial exceeds, and by how much; at least the one that refused it."""
     if s.failed >= 0:
-        shaping.act(s, acting, s.failed, s.failure)
+        act(s, acting, s.failed, s.failure)
     joints.excess(s, acting)
     places.excess(s, rows, indices, acting)
-    shaping.act(s, acting, SINGULARITY, singular.excess(s))
+    act(s, acting, SINGULARITY, singular.excess(s))
 
 
 # --- the program: min |x - wish| in a metric, within low <= (x, A x) <= high --------------------
 
 
 @compiled
-def assemble(
-    record: Records,
+def _assemble(
+    s: State,
     links: Array,
     rows: Array,
     slopes: Array,
@@ -313,7 +353,7 @@ def assemble(
     the twist changes where twists are sent, and otherwise the joint acceleration.
 
     Args:
-        record: The limiter's record.
+        s: The limiter's record, with `trial`, its twist and change, and the model.
         links: As in `chain`.
         rows: As in `places.Places`.
         slopes: Likewise.
@@ -327,7 +367,6 @@ def assemble(
         r, the number of rows.
 
     """
-    s = record[0]
     if s.twists:
         count = _assemble_twist(s, metric, gain, matrix, low, high)
     else:
@@ -501,26 +540,25 @@ def _add_speed_cuts(s: State, matrix: Array, low: Array, high: Array, size: int,
 
 
 @compiled
-def settle(record: Records, links: Array, rows: Array, indices: Integers, x: Array) -> bool:
-    """Send the program's solution x, or something between it and the present plan.
+def settle(record: Records, links: Array, rows: Array, indices: Integers, x: Array) -> None:
+    """Send the program's solution x, or something between it and the present plan, or that.
 
     Args:
         record: The limiter's record.
         links: As in `chain`.
         rows: As in `places.Places`.
         indices: Likewise.
-        x: (m,), as in `assemble`.
-
-    Returns:
-        Whether any of that has a plan that keeps every bound, and was sent.
+        x: As in `_assemble`, (m,); empty where there is no solution.
 
     """
     s = record[0]
-    _propose(s, x)
     sent = False
-    for share in _SHARES:
-        sent = sent or (_blend(s, share) and _certify(s, links, rows, indices, False))
-    return sent
+    if len(x) > 0:
+        _propose(s, x)
+        for share in _SHARES:
+            sent = sent or (_blend(s, share) and _certify(s, links, rows, indices, False))
+    if not sent:
+        _follow_plan(s, links)
 
 
 @compiled

@@ -5,8 +5,9 @@ from functools import cache
 import numpy as np
 
 from vla_ros.safety.motion import algebra, chain, guard, places, predictor, surfaces, trial
+from vla_ros.safety.motion.acting import PLACES
 from vla_ros.safety.motion.shaping import TWIST
-from vla_ros.safety.motion.state import PLACES, STATE
+from vla_ros.safety.motion.state import STATE
 
 
 @cache
@@ -27,12 +28,12 @@ def warm_up() -> None:
     low, high = np.zeros(5 * n), np.zeros(5 * n)
     guard.tighten(record, 0, 1.0, 1.0, 1.0)
     predictor.lose_time(record)
-    trial.begin(record, ring, links, held, points, rows, slopes, indices, acting, 0.1, 0.0)
-    trial.certify(record, links, rows, indices, acting)
-    trial.assemble(record, links, rows, slopes, metric, gain, matrix, low, high)
+    trial.tick(
+        record, ring, links, held, points, rows, slopes, indices, acting,
+        metric, gain, matrix, low, high, 0.1, 0.0,
+    )  # fmt: skip
     trial.settle(record, links, rows, indices, gain)
-    trial.follow_plan(record, links)
     surfaces.room(held[0], 0.0, 0.0, 0.0, np.zeros(3))
-    algebra.check(gain, 1.0)
+    algebra.check(gain, gain, gain, 1.0)
     algebra.least_margin(gain, gain)
     algebra.norm(gain, n)
