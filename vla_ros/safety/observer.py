@@ -136,7 +136,7 @@ def _update(
     acceleration, needed = np.empty(n), np.empty(n)
     for i in range(n):
         acceleration[i] = (velocity[i] - before[i]) / seconds
-    dynamics.set_frames(links, position, turns, places)
+    chain.set_frames(links, position, turns, places)
     dynamics.torque(links, turns, places, velocity, acceleration, needed)
     # Implicit in r, so that no interval between samples makes it unstable.
     share = gain * seconds / (1.0 + gain * seconds)

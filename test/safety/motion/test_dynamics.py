@@ -9,7 +9,7 @@ from arm_weight import mounted
 from safety.motion.test_chain import Arm
 
 from vla_ros import robots
-from vla_ros.safety.motion import dynamics
+from vla_ros.safety.motion import chain, dynamics
 from vla_ros.safety.motion.model import ArmModel
 
 
@@ -20,7 +20,7 @@ def arm(request):
 
 def frames(arm, q):
     turns, places = np.full((8, 3, 3), np.nan), np.full((8, 3), np.nan)
-    dynamics.set_frames(arm.model.links, q, turns, places)
+    chain.set_frames(arm.model.links, q, turns, places)
     return turns, places
 
 

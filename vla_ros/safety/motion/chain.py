@@ -20,59 +20,90 @@ COLUMNS = 26
 
 
 @compiled
-def jacobian_at(chain: Array, position: Array, out: Array, tcp: Array, rotation: Array) -> None:
-    """Set the TCP's Jacobian and pose, in the base frame.
+def set_frames(chain: Array, position: Array, turns: Array, places: Array) -> None:
+    """Set where each joint's frame is in the frame of the joint before it.
 
     Args:
         chain: As the module says, (n + 1, COLUMNS).
         position: Of the joints, rad, (n,) or more.
+        turns: Rotation from each frame to the one before, (n, 3, 3) or more.
+        places: Origin of each frame in the one before, m, (n, 3) or more.
+
+    """
+    for i in range(chain.shape[0] - 1):
+        row = chain[i]
+        slides = row[15] != 0.0
+        fixed = row[:9].reshape((3, 3))
+        for k in range(3):
+            places[i, k] = row[9 + k]
+            if slides:
+                along = fixed[k, 0] * row[12] + fixed[k, 1] * row[13] + fixed[k, 2] * row[14]
+                places[i, k] += position[i] * along
+        angle = 0.0 if slides else position[i]
+        _turn(fixed, row[12], row[13], row[14], angle, turns[i])
+
+
+@compiled
+def set_jacobian(
+    chain: Array, turns: Array, places: Array, out: Array, tcp: Array, rotation: Array
+) -> None:
+    """Set the TCP's Jacobian and pose, in the base frame.
+
+    Args:
+        chain: As the module says, (n + 1, COLUMNS).
+        turns: Of `set_frames`.
+        places: Of `set_frames`.
         out: The Jacobian, linear above angular, (6, n) or more.
         tcp: Position of the TCP in m, (3,).
         rotation: From TCP frame to base frame, (3, 3).
 
     """
     n = chain.shape[0] - 1
-    turned = np.empty((3, 3))
     for i in range(3):
         tcp[i] = 0.0
         for j in range(3):
             rotation[i, j] = 1.0 if i == j else 0.0
     for joint in range(n):
-        row, column = chain[joint], out[:, joint]
-        _step(row, tcp, rotation, turned)
+        row = chain[joint]
+        _step(places[joint], turns[joint], tcp, rotation)
         slides = row[15] != 0.0
         # Of a joint that turns, first its place; that becomes its lever below.
         for i in range(3):
-            axis = turned[i, 0] * row[12] + turned[i, 1] * row[13] + turned[i, 2] * row[14]
-            column[i], column[3 + i] = (axis, 0.0) if slides else (tcp[i], axis)
-            if slides:
-                tcp[i] += position[joint] * axis
-        angle = 0.0 if slides else position[joint]
-        turn(turned, row[12], row[13], row[14], angle, rotation)
-    _step(chain[n], tcp, rotation, turned)
-    for i in range(3):
-        for j in range(3):
-            rotation[i, j] = turned[i, j]
+            axis = rotation[i, 0] * row[12] + rotation[i, 1] * row[13] + rotation[i, 2] * row[14]
+            out[i, joint] = axis if slides else tcp[i]
+            out[3 + i, joint] = 0.0 if slides else axis
+    last = chain[n]
+    _step(last[9:12], last[:9].reshape((3, 3)), tcp, rotation)
     for joint in range(n):
         if chain[joint, 15] == 0.0:
-            column = out[:, joint]
-            p, q, r = tcp[0] - column[0], tcp[1] - column[1], tcp[2] - column[2]
-            a, b, c = column[3], column[4], column[5]
-            column[0], column[1], column[2] = b * r - c * q, c * p - a * r, a * q - b * p
+            p, q, r = tcp[0] - out[0, joint], tcp[1] - out[1, joint], tcp[2] - out[2, joint]
+            a, b, c = out[3, joint], out[4, joint], out[5, joint]
+            out[0, joint], out[1, joint] = b * r - c * q, c * p - a * r
+            out[2, joint] = a * q - b * p
 
 
 @compiled
-def _step(row: Array, place: Array, rotation: Array, turned: Array) -> None:
-    """Go from a frame to the next by a row's fixed transform: move `place`, and set `turned`."""
+def jacobian_at(chain: Array, position: Array, out: Array, tcp: Array, rotation: Array) -> None:
+    """Set the TCP's Jacobian and pose at a position (n,), as `set_jacobian` does."""
+    n = chain.shape[0] - 1
+    turns, places = np.empty((n, 3, 3)), np.empty((n, 3))
+    set_frames(chain, position, turns, places)
+    set_jacobian(chain, turns, places, out, tcp, rotation)
+
+
+@compiled
+def _step(there: Array, turn: Array, place: Array, rotation: Array) -> None:
+    """Go from a frame to one that is at `there` in it, turned by `turn`."""
     for i in range(3):
         a, b, c = rotation[i, 0], rotation[i, 1], rotation[i, 2]
-        place[i] += a * row[9] + b * row[10] + c * row[11]
-        for j in range(3):
-            turned[i, j] = a * row[j] + b * row[3 + j] + c * row[6 + j]
+        place[i] += a * there[0] + b * there[1] + c * there[2]
+        rotation[i, 0] = a * turn[0, 0] + b * turn[1, 0] + c * turn[2, 0]
+        rotation[i, 1] = a * turn[0, 1] + b * turn[1, 1] + c * turn[2, 1]
+        rotation[i, 2] = a * turn[0, 2] + b * turn[1, 2] + c * turn[2, 2]
 
 
 @compiled
-def turn(frame: Array, a: float, b: float, c: float, angle: float, out: Array) -> None:
+def _turn(frame: Array, a: float, b: float, c: float, angle: float, out: Array) -> None:
     """Set `out` to `frame` times the rotation by `angle` about the unit axis (a, b, c)."""
     s, k = math.sin(angle), math.cos(angle)
     u = 1.0 - k

@@ -26,30 +26,6 @@ MASS, FIRST_MOMENT, INERTIA = chain.COLUMNS - 10, chain.COLUMNS - 9, chain.COLUM
 
 
 @compiled
-def set_frames(links: Array, position: Array, turns: Array, places: Array) -> None:
-    """Set where each joint's frame is in the frame of the joint before it.
-
-    Args:
-        links: As in `chain`, (n + 1, chain.COLUMNS).
-        position: Of the joints, rad, (n,) or more.
-        turns: Rotation from each frame to the one before, (n, 3, 3) or more.
-        places: Origin of each frame in the one before, m, (n, 3) or more.
-
-    """
-    for i in range(links.shape[0] - 1):
-        row = links[i]
-        slides = row[15] != 0.0
-        fixed = row[:9].reshape((3, 3))
-        for k in range(3):
-            places[i, k] = row[9 + k]
-            if slides:
-                along = fixed[k, 0] * row[12] + fixed[k, 1] * row[13] + fixed[k, 2] * row[14]
-                places[i, k] += position[i] * along
-        angle = 0.0 if slides else position[i]
-        chain.turn(fixed, row[12], row[13], row[14], angle, turns[i])
-
-
-@compiled
 def _inward(r: Array, x: float, y: float, z: float) -> tuple[float, float, float]:
     """Return r^T (x, y, z): from the frame before to a joint's own."""
     return (
@@ -83,9 +59,9 @@ def torque(
     """Set the joints' torques of a motion: inverse dynamics, by recursive Newton-Euler.
 
     Args:
-        links: As in `set_frames`.
-        turns: Of `set_frames`.
-        places: Of `set_frames`.
+        links: As in `chain`, (n + 1, chain.COLUMNS).
+        turns: Of `chain.set_frames`.
+        places: Of `chain.set_frames`.
         velocity: Of the joints, rad/s, (n,) or more.
         acceleration: Of the joints, rad/s^2, (n,) or more.
         out: The torques, Nm, (n,) or more.
@@ -171,9 +147,9 @@ def mass(links: Array, turns: Array, places: Array, out: Array) -> None:
     """Set the joint-space inertia, by composite bodies.
 
     Args:
-        links: As in `set_frames`.
-        turns: Of `set_frames`.
-        places: Of `set_frames`.
+        links: As in `chain`, (n + 1, chain.COLUMNS).
+        turns: Of `chain.set_frames`.
+        places: Of `chain.set_frames`.
         out: The inertia M, (n, n) or more.
 
     """

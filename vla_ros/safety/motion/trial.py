@@ -114,8 +114,8 @@ def begin(
         return BLIND
     s.h, s.between = h, (h + s.last_tick) / 2.0
     n = s.joints
-    dynamics.set_frames(links, s.position, s.turns, s.places)
-    chain.jacobian_at(links, s.position, s.jacobian, s.tcp, s.rotation)
+    chain.set_frames(links, s.position, s.turns, s.places)
+    chain.set_jacobian(links, s.turns, s.places, s.jacobian, s.tcp, s.rotation)
     algebra.apply(s.jacobian, s.velocity, s.twist_before, 6, n)
     s.speed = algebra.norm(s.velocity, n)
     s.error_most = 0.0
@@ -135,7 +135,7 @@ def begin(
     before_turns, before_places = np.empty((n, 3, 3)), np.empty((n, 3))
     # The torque before, by what is known now of where the arm is: what was learnt since is no
     # change of torque.
-    dynamics.set_frames(links, s.place_before, before_turns, before_places)
+    chain.set_frames(links, s.place_before, before_turns, before_places)
     dynamics.torque(links, before_turns, before_places, s.velocity, s.acceleration, s.torque)
     dynamics.mass(links, s.turns, s.places, s.mass)
     return TRY
