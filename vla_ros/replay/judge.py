@@ -9,7 +9,7 @@ work on whole recordings at once, as arrays.
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -325,9 +325,16 @@ class Judge:
         finite: Mask = np.asarray(np.isfinite(raw).all(axis=1))
         twists = np.where(finite[:, None], raw, 0.0)
         seconds = self._seconds(stamps)
-        poses = self.arm.poses(positions)
-        jacobians = self.arm.jacobian(positions, poses)
         known: Mask = np.asarray(np.isfinite(positions).all(axis=1))
+        # An arm that nobody knows of is somewhere all the same, and nowhere that can be told.
+        somewhere = poses = self.arm.poses(np.where(known[:, None], positions, 0.0))
+        if not known.all():
+            poses = replace(
+                somewhere,
+                tip=np.where(known[:, None], somewhere.tip, np.nan),
+                rotation=np.where(known[:, None, None], somewhere.rotation, np.nan),
+            )
+        jacobians = self.arm.jacobian(positions, poses)
         margins = {
             "finite": np.where(finite, 1.0, -1.0),
             "frame": np.where(frames, 1.0, -1.0),
@@ -337,9 +344,6 @@ class Judge:
             **self._gripper_margins(grips, seconds + (0.0 if from_rest else self._longest_s)),
         }
         # An arm that leans on something may be pushed out: what counts is what it was told.
-        somewhere = poses
-        if not known.all():
-            somewhere = self.arm.poses(np.where(known[:, None], positions, 0.0))
         reckless = self._reckless(
             twists, seconds, somewhere, known, position_age, from_rest=from_rest
         )

@@ -51,6 +51,9 @@ class Kind(IntEnum):
     SAFE_GRIPPER = 9
     STATUS = 10
 
+    __hash__ = int.__hash__
+    """Of all messages and many tables: Enum's own is made of the name, in Python."""
+
 
 TOPICS = {
     Kind.ESTOP: ("/estop", "std_msgs/msg/Bool"),

@@ -162,8 +162,8 @@ class _Run:
         self._description = ""
         self._warnings: list[str] = []
         self._start_ns = self._end_ns = 0
-        self._look_ahead(latency)
         bag.prepare([*source.topics.values(), *source.cameras.values()])
+        self._look_ahead(latency)
         with self._record.loading:
             self._chain = robot.chain(self._urdf)
             self._judge = self._make_judge()
