@@ -53,6 +53,27 @@ def test_waits_for_the_description_then_for_joints_then_for_a_command(robot, urd
     assert not decision.twist.any()
 
 
+def test_what_piled_up_while_the_description_was_read_is_no_fault(robot, urdf, bench):
+    """Neither the time that it took, nor commands from before, too old or not, hold the arm."""
+    safety = SafetyFilter(robot, None, 100.0)
+    queued = [bench.command((0.1, 0, 0))]
+    safety.step(bench.now, queued[0], bench.joints())
+    bench.now += 150_000_000
+    queued.append(bench.command((0.1, 0, 0)))
+    bench.now += 150_000_000
+    assert safety.set_robot_description(urdf)
+    assert not safety.set_robot_description(urdf)
+    safety.forget(bench.now)
+    for command in queued:
+        safety.receive(command, bench.now)
+    decision = safety.step(bench.now, None, bench.joints())
+    assert (decision.state, decision.command_stamp_ns) == (SafetyState.HOLDING, None)
+    assert named(decision) <= {"command_order", "command_timeout"}
+    bench.now += bench.period_ns
+    decision = safety.step(bench.now, bench.command((0.1, 0, 0)), bench.joints())
+    assert decision.state is SafetyState.RUNNING
+
+
 def test_a_command_within_all_bounds_is_passed_on_unchanged(bench):
     decision = moving(bench, (0.05, 0.02, -0.01))
     assert decision.twist[:3].tolist() == [0.05, 0.02, -0.01]

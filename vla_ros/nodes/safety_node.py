@@ -266,7 +266,8 @@ class SafetyNode(Node):
 
     def _on_robot_description(self, message: String) -> None:
         try:
-            self._filter.set_robot_description(message.data)
+            if self._filter.set_robot_description(message.data):
+                self._filter.forget(now_ns(self))
         except ValueError as err:
             msg = f"robot {self._robot.name!r}: {err}"
             raise ConfigurationError(msg) from err

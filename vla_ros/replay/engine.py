@@ -304,7 +304,9 @@ class SafetySide:
             if event.value != self._description:
                 self._description = event.value
                 with self._record.loading:
-                    self._filter.set_robot_description(event.value)
+                    first = self._filter.set_robot_description(event.value)
+                if first:
+                    self._filter.forget(event.time_ns)
         elif event.kind is Kind.INSTRUCTION:
             self._filter.instruct(event.value, event.time_ns)
         elif event.kind is Kind.ESTOP:

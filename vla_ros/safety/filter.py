@@ -122,27 +122,35 @@ class SafetyFilter:
         if urdf is not None:
             self.set_robot_description(urdf)
 
-    def set_robot_description(self, urdf: str) -> None:
+    def set_robot_description(self, urdf: str) -> bool:
         """Set the text of the robot's URDF, once it is there.
 
-        A second one, of another robot, is a protective stop that only a restart ends.
+        It takes a while to read, for which a live caller does well to `forget` the commands that
+        have piled up meanwhile. A second one, of another robot, is a protective stop that only a
+        restart ends.
+
+        Returns:
+            Whether it was the first.
 
         Raises:
             ValueError: If the rate does not suit the robot file, or the URDF is not this robot's.
 
         """
         if urdf == self._urdf:
-            return
+            return False
         if self._urdf is not None:
             why = "robot_description has changed: start the filter anew"
             self._supervisor.condemn(why)
-            return
+            return False
         limiter = MotionLimiter(self._robot, urdf, self._rate_hz, output=self._output)
         self._chain = self._robot.chain(urdf)
         if self._robot.bounds.effort_samples:
             self._contact = ContactWatch(self._robot, limiter.links)
         self._urdf, self._limiter = urdf, limiter
         self.limit(self._robot, self._scale)
+        # What was before it moved nothing, and was not late for anything.
+        self._time_ns = None
+        return True
 
     def receive(self, command: AnyCommand, now_ns: int) -> None:
         """Take a command without a step: for a caller that is sent several between two steps.
@@ -161,6 +169,10 @@ class SafetyFilter:
         opening = attribute(command, "gripper")
         if self._command.accepted is not accepted and opening is not None:
             self.receive_gripper(opening)
+
+    def forget(self, now_ns: int) -> None:
+        """Drop the command; only one stamped after `now_ns` will do."""
+        self._command.forget(now_ns)
 
     def receive_gripper(self, opening: float) -> None:
         """Take a desired opening between the fingers, in m. It is kept until the next one."""
@@ -212,7 +224,7 @@ class SafetyFilter:
     def instruct(self, text: str, now_ns: int) -> None:
         """Take the instruction that the policy is given; a new one may need an approval."""
         if self._supervisor.instruct(text):
-            self._command.forget(now_ns)
+            self.forget(now_ns)
 
     def approve(self, now_ns: int) -> tuple[bool, str]:
         """Approve the present instruction; motion then needs a command stamped after `now_ns`.
@@ -223,7 +235,7 @@ class SafetyFilter:
         """
         approved, line = self._supervisor.approve()
         if approved:
-            self._command.forget(now_ns)
+            self.forget(now_ns)
         return approved, line
 
     def estop(self, engaged: bool, now_ns: int) -> None:  # noqa: FBT001 - part of the interface
@@ -256,7 +268,7 @@ class SafetyFilter:
             return False, f"not reset: {why_not}"
         self._supervisor.reset()
         self._gripper.wish = None
-        self._command.forget(now_ns)
+        self.forget(now_ns)
         return True, "reset: goes on with the next command"
 
     def tighten(self, name: str, value: Any) -> None:  # noqa: ANN401 - a parameter's value

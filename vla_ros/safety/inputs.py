@@ -77,6 +77,7 @@ class CommandInput:
         self._tcp_frame = robot.tcp_frame
         self._joints = len(robot.joints)
         self._newest_ns: int | None = None
+        self._forgot_ns: int | None = None
         self._last: object = None
         self.tighten(robot)
 
@@ -122,7 +123,7 @@ class CommandInput:
     def forget(self, now_ns: int) -> None:
         """Drop the command; only one stamped after `now_ns` will do."""
         self.accepted = None
-        self._newest_ns = now_ns
+        self._newest_ns = self._forgot_ns = now_ns
 
     def age_ns(self, now_ns: int) -> int | None:
         """Return how long ago the command was accepted, None if there is none."""
@@ -132,7 +133,7 @@ class CommandInput:
         """Follow a clock that was set back, so that nothing stays fresh beyond its timeout."""
         if self.accepted is not None and self.accepted.accepted_ns > now_ns:
             self.accepted = self.accepted._replace(accepted_ns=now_ns)
-        self._newest_ns = None
+        self._newest_ns = self._forgot_ns = None
 
     def _read_twist(self, command: object) -> Target | Refusal:
         values = _list(command, "twist", 6)
@@ -173,6 +174,9 @@ class CommandInput:
         return Refusal("command_frame", 1.0, text)
 
     def _refuse_stamp(self, stamp: int, now_ns: int) -> Refusal | None:
+        if self._forgot_ns is not None and stamp < self._forgot_ns:
+            # Not too old: what was sent before a reset may well have waited for it.
+            return _late_command(self._forgot_ns - stamp, "the start or the reset")
         age_ns = now_ns - stamp
         if age_ns > self._max_age_ns:
             age = age_ns / SECOND_NS
@@ -182,9 +186,7 @@ class CommandInput:
             text = f"the command's stamp is {lead:.3f} s in the future: check the clocks"
             return Refusal("stamp_max_future", lead, text)
         if self._newest_ns is not None and stamp < self._newest_ns:
-            back = (self._newest_ns - stamp) / SECOND_NS
-            text = f"the command is stamped {back:.3f} s before the last one or the reset"
-            return Refusal("command_order", back, text)
+            return _late_command(self._newest_ns - stamp, "the last one")
         return None
 
     def _refuse_size(self, target: Target) -> Refusal | None:
@@ -362,6 +364,11 @@ def _number(thing: object, name: str) -> float | None:
         return value
     values = numbers((value,))
     return None if values is None else values[0]
+
+
+def _late_command(back_ns: int, event: str) -> Refusal:
+    back = back_ns / SECOND_NS
+    return Refusal("command_order", back, f"the command is stamped {back:.3f} s before {event}")
 
 
 def _malformed(what: str) -> Refusal:
