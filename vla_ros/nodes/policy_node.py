@@ -393,6 +393,8 @@ class PolicyNode(Node):
     def _infer_if_due(self) -> None:
         observation = self._controller.due_observation(now_ns(self))
         if observation is not None:
+            if self._pace is not None:
+                self._pace.asked(now_ns(self))
             self._worker.submit(observation, self._controller.prefix)
 
     def _on_results(self) -> None:
@@ -400,26 +402,34 @@ class PolicyNode(Node):
             self._inference_ms.add(result.inference_ms)
             for stage, ms in result.stages_ms.items():
                 self._cadence.add(stage, ms)
+            begins = self._pace is not None and self._pace.arrived(now_ns(self))
             if isinstance(result.outcome, str):
                 self._controller.fail(result.observation, result.outcome)
             elif self._controller.accept(result.outcome, now_ns(self)):
-                self._tick_now(after_result=True)
-            elif self._pace is not None:
-                self._pace.arrived(now_ns(self))
-            elif now_ns(self) - self._last_tick_ns < self._period_ns // 4:
+                self._tick_now()
+            elif begins:
+                self._tick_in_turn()
+            elif self._pace is None and now_ns(self) - self._last_tick_ns < self._period_ns // 4:
                 # Just too late for the last tick, it would wait for a whole period, and so would
                 # every result of cameras at the same rate. Ticks move to just after results.
                 self._timer.reset()
 
-    def _tick_now(self, *, after_result: bool = False) -> None:
+    def _tick_now(self) -> None:
         """Tick without waiting for the timer, which goes on a period later."""
         if self._pace is None:
             self._timer.reset()
         else:
-            self._wait_until(self._pace.begin(now_ns(self), after_result=after_result))
+            self._wait_until(self._pace.begin(now_ns(self)))
         self._tick()
 
     def _on_timer(self) -> None:
+        until_ns = None if self._pace is None else self._pace.hold(now_ns(self))
+        if until_ns is None:
+            self._tick_in_turn()
+        else:
+            self._wait_until(until_ns)
+
+    def _tick_in_turn(self) -> None:
         time_ns = now_ns(self)
         self._tick()
         if self._pace is not None:

@@ -1,15 +1,20 @@
-"""When a loop's next period begins: evenly, and soon after the results that it waits for."""
+"""When a loop's next period begins: evenly, and with the results that it waits for."""
 
 from collections import deque
+from statistics import median_low
 
-_MARGIN = 1 / 40
-"""Share of a period by which a result should come before the period that executes it."""
+_WINDOW = 1 / 12
+"""Share of a period by which it may begin earlier or later to begin with a result: 2.8 ms at 30 Hz.
+What is called over budget in a cadence report, a tenth, is more."""
 
 _STEP = 1 / 32
-"""Share of a period by which it may be longer or shorter than asked for."""
+"""Share of a period by which it may be longer or shorter than asked for, to follow the results."""
 
-_WINDOW = 32
+_KEPT = 32
 """Results from whose times the phase is chosen: a few seconds of chunks."""
+_ENOUGH = 4
+_USUAL = 0.75
+"""Share of them that must come within the window of a period's beginning for it to wait for one."""
 
 
 class Pace:
@@ -17,9 +22,9 @@ class Pace:
 
     A result that comes just after a period has begun waits for all of it, and where cameras and
     commands have the same rate, so does every result after it. Hence the phase moves, by a small
-    step each period, to where the last results would have waited least on average: the periods
-    stay even. Where results come at any time (cameras of another rate), no phase is better than
-    another, and it stays.
+    step each period, to where results usually come; a period whose result comes a little earlier or
+    later than that begins with it, and the next ones where they would have begun. Where results
+    come at any time (cameras of another rate), no phase is better than another: periods stay even.
 
     All times are in ns of one clock.
     """
@@ -28,28 +33,26 @@ class Pace:
         """Start without a time: `begin` sets it."""
         self._period_ns = period_ns
         self._step_ns = round(_STEP * period_ns)
-        self._margin_ns = round(_MARGIN * period_ns)
+        self._window_ns = round(_WINDOW * period_ns)
         self._due_ns: int | None = None
-        self._offsets: deque[int] = deque(maxlen=_WINDOW)  # of results, to a period's beginning
+        self._offsets: deque[int] = deque(maxlen=_KEPT)  # of results, to a period's beginning
         self._error_ns = 0  # by which periods should begin later
+        self._follows = False  # whether results usually come with a period's beginning
+        self._asked_ns: int | None = None
+        self._taken_ns: deque[int] = deque(maxlen=_KEPT)  # from question to result
+        self._held = False
 
     @property
-    def margin_ns(self) -> int:
-        """How long before a period a result should come."""
-        return self._margin_ns
+    def window_ns(self) -> int:
+        """By how much a period may begin earlier or later than an even one."""
+        return self._window_ns
 
-    def begin(self, now_ns: int, *, after_result: bool = False) -> int:
-        """Begin a period now, whenever the last one was; return the time of the next.
-
-        Args:
-            now_ns: The time.
-            after_result: Whether it begins for a result: the next ones come as much later, and the
-                phase leaves them the margin.
-
-        """
+    def begin(self, now_ns: int) -> int:
+        """Begin a period now, whenever the last one was; return the time of the next."""
         self._offsets.clear()
         self._error_ns = 0
-        self._due_ns = now_ns + self._period_ns + (self._margin_ns if after_result else 0)
+        self._follows = self._held = False
+        self._due_ns = now_ns + self._period_ns
         return self._due_ns
 
     def next(self, now_ns: int) -> int:
@@ -59,34 +62,77 @@ class Pace:
             return self.begin(now_ns)  # so late that the phase is lost, or another clock
         shift_ns = max(-self._step_ns, min(self._error_ns, self._step_ns))
         self._error_ns -= shift_ns
-        self._offsets = deque((o - shift_ns for o in self._offsets), _WINDOW)
+        self._offsets = deque((o - shift_ns for o in self._offsets), _KEPT)
         due_ns += self._period_ns + shift_ns
         if due_ns <= now_ns:
             due_ns += self._period_ns
         self._due_ns = due_ns
+        self._held = False
         return due_ns
 
-    def arrived(self, now_ns: int) -> None:
-        """Take the time of a result."""
+    def asked(self, now_ns: int) -> None:
+        """Take the time at which the next result was asked for."""
+        self._asked_ns = now_ns
+
+    def arrived(self, now_ns: int) -> bool:
+        """Take the time of a result; return whether the next period is to begin with it, now."""
+        if self._asked_ns is not None:
+            self._taken_ns.append(now_ns - self._asked_ns)
+            self._asked_ns = None
         if self._due_ns is None:
-            return
-        self._offsets.append(now_ns - self._due_ns)
+            return False
+        offset_ns = now_ns - self._due_ns
+        self._offsets.append(offset_ns)
         self._error_ns = self._choose()
+        self._follows = len(self._offsets) >= _ENOUGH and (
+            sum(self._is_near(o) for o in self._offsets) >= _USUAL * len(self._offsets)
+        )
+        return self._follows and offset_ns >= -self._window_ns
+
+    def hold(self, now_ns: int) -> int | None:
+        """Return until when a period that is due now is to wait for its result, None if not at all.
+
+        It does once, for a result that will usually be there within the window.
+        """
+        if not self._follows or self._held or self._asked_ns is None or self._due_ns is None:
+            return None
+        latest_ns = self._due_ns + self._window_ns
+        if now_ns >= latest_ns or not self._taken_ns:
+            return None
+        expected_ns = self._asked_ns + median_low(self._taken_ns)
+        # One that should have been there long ago may never come.
+        if not now_ns - self._window_ns // 2 <= expected_ns <= latest_ns:
+            return None
+        self._held = True
+        return latest_ns
+
+    def _away_ns(self, offset_ns: int) -> int:
+        """Return how long after a result the nearest period begins, less than 0 for before it."""
+        half = self._period_ns // 2
+        return (half - offset_ns) % self._period_ns - half
+
+    def _is_near(self, offset_ns: int) -> bool:
+        return abs(self._away_ns(offset_ns)) <= self._window_ns
+
+    def _cost_ns(self, phase: int) -> float:
+        """Return what the last results wait on average, where periods begin by `phase` later.
+
+        Those within the window do not, and count a little as far as they are off.
+        """
+        total = 0.0
+        for offset in self._offsets:
+            away = self._away_ns(offset - phase)
+            near = abs(away) <= self._window_ns
+            total += abs(away) / 4 if near else away % self._period_ns
+        return total / len(self._offsets)
 
     def _choose(self) -> int:
         """Return by how much periods should begin later, or earlier where it is negative."""
-        period_ns = self._period_ns
-
-        def wait_ns(phase: int) -> float:
-            return sum((phase - o) % period_ns for o in self._offsets) / len(self._offsets)
-
         # Half a period is what a result waits if any phase is as good as another.
-        best, least_ns = 0, period_ns / 4
+        best, least_ns = 0, self._period_ns / 4
         for offset in self._offsets:
-            phase = offset + self._margin_ns
-            if (waits := wait_ns(phase)) < least_ns:
-                best, least_ns = phase, waits
-        if wait_ns(0) - least_ns < self._margin_ns / 2:
+            if (cost_ns := self._cost_ns(offset)) < least_ns:
+                best, least_ns = offset, cost_ns
+        if self._cost_ns(0) - least_ns < self._window_ns / 64:
             return 0  # not worth an uneven period
-        half = period_ns // 2
-        return (best + half) % period_ns - half
+        return -self._away_ns(best)
