@@ -407,6 +407,13 @@ class TestCommand:
         options = replace(BOTH, latency="fixed:60", chunk_mode="rtc")
         assert hashes == [replay_bag(moving, ROBOT, bundle, options=options).hash] * 2
 
+    def test_two_latencies_are_one_too_many(self, moving, bundle, capsys):
+        words = ["replay", str(moving), "--robot", str(ROBOT), "--bundle", str(bundle)]
+        with pytest.raises(SystemExit) as end:
+            cli.main([*words, "--latency", "measured", "--inference-ms", "60"])
+        assert end.value.code == 2
+        assert "not allowed with argument --latency" in capsys.readouterr().err
+
     def test_the_hash_can_be_expected(self, moving):
         words = ["replay", str(moving), "--robot", str(ROBOT), "--expect-hash"]
         known = replay_bag(moving, ROBOT, options=SAFETY).hash

@@ -43,12 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the recorded commands, policy against the recorded commands; live steps nothing and "
         "measures the recorded run itself",
     )
-    parser.add_argument(
+    latency = parser.add_mutually_exclusive_group()
+    latency.add_argument(
         "--latency",
         default="zero",
         metavar="zero|fixed:MS|measured",
         help="time of an inference: none, MS milliseconds, or that of the recorded run's chunks "
         "(without any: as measured now, which does not repeat)",
+    )
+    latency.add_argument(
+        "--inference-ms", type=float, metavar="MS", help="as --latency fixed:MS, as of vla_ros eval"
     )
     parser.add_argument("--expect", type=Path, metavar="YAML", help="file of expectations")
     parser.add_argument("--expect-hash", metavar="HEX", help="hash that the outputs must have")
@@ -86,9 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replan-actions", type=int, default=4, help="as of policy_node")
     parser.add_argument(
         "--chunk-mode", choices=CHUNK_MODES, default=CHUNK_MODES[0], help="as of policy_node"
-    )
-    parser.add_argument(
-        "--inference-ms", type=float, metavar="MS", help="as --latency fixed:MS, as of vla_ros eval"
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of an inference")
 

@@ -30,7 +30,7 @@ def test_every_part_is_shown(decoder, tmp_path, capsys):
         assert key == "type" or f"{key} " in text
     assert "3 a chunk at 10 Hz: 0.3 s" in text
     assert "tcp.position.x   mean 0            std 0.1" in text
-    assert "gripper continuous: 0 to 0.08 m" in text
+    assert "gripper continuous: 0 to 0.08 (m; rad where it turns)" in text
 
 
 def test_what_a_model_does_not_take_is_not_shown(tmp_path, capsys):

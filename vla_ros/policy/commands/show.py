@@ -180,10 +180,8 @@ def _action(action: Action) -> Lines:
     gripper = action.gripper
     if gripper is not None:
         binary = f", opens from {gripper.threshold:g} on" if gripper.mode == "binary" else ""
-        yield (
-            "action",
-            f"gripper {gripper.mode}: {gripper.closed_m:g} to {gripper.open_m:g} m{binary}",
-        )
+        opening = f"{gripper.closed_m:g} to {gripper.open_m:g}"
+        yield "action", f"gripper {gripper.mode}: {opening} (m; rad where it turns){binary}"
 
 
 def _entries(title: str, names: tuple[str, ...], spec: Normalisation) -> Lines:
