@@ -61,7 +61,7 @@ class Roles:
 
     def __init__(self, python: Path, folder: Path) -> None:
         """Use the peers' interpreter, and a folder for what they note."""
-        # Processes begin in the folder; and the link is not followed, which makes it an environment.
+        # For any folder; and unlike its target, the link is in the environment.
         self.python, self.folder = python.absolute(), folder
         self._environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "HF_HUB_OFFLINE": "1"}
 
