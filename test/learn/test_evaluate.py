@@ -38,6 +38,26 @@ def test_the_shipped_bundle_lifts_the_named_cube(evaluation, seed):
     assert not episode.wrong
     assert episode.violations == 0
     assert episode.ticks > 100
+    assert episode.stop == ""
+
+
+def test_a_cube_near_the_base_is_lifted_at_the_first_try(evaluation):
+    # The hand comes down faster here than its second joint may turn: the filter is to slow it, and
+    # not to lead it astray, after which the policy tried again and again.
+    episode = evaluation.run(1042, Conditions(time_limit_s=5.0))
+    assert episode.success
+    assert episode.violations == 0
+
+
+def test_a_hand_that_comes_down_on_a_neighbour_is_stopped_and_the_stop_is_told(evaluation):
+    # With or without the filter the policy pushes the other cube with 60 N for a tenth of a second.
+    episode = evaluation.run(2139, Conditions(time_limit_s=4.0))
+    assert not episode.success
+    assert "the TCP is pushed with" in episode.stop
+    assert summary([episode])["stops"] == {"2139": episode.stop}
+    again = evaluation.run(2139, Conditions(filtered=False))
+    assert again.success
+    assert again.stop == ""
 
 
 def test_without_the_filter_the_robot_gets_the_commands_as_they_are(evaluation):

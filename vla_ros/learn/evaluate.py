@@ -32,6 +32,7 @@ from vla_ros.policy.policy import Chunk, Policy
 from vla_ros.policy.scheduler import MODES as CHUNK_MODES
 from vla_ros.replay.judge import Judge
 from vla_ros.robot import RobotConfig
+from vla_ros.safety import SafetyDecision, SafetyState
 from vla_ros.sim.panda import CUBES, PandaSim, urdf
 from vla_ros.sim.task import PickTask, target_for
 from vla_ros.types import Array, Command, Frame
@@ -101,6 +102,7 @@ class Episode:
         violations: Commands to the robot outside a bound.
         broken: Number of those by bound.
         ticks: Commands to the robot.
+        stop: Reason of the filter's protective stop, which nobody resets; empty without one.
         holds: Policy ticks without an action, after the first action.
         seam_step: Largest step of the commanded velocity where a chunk takes over from another
             without a hold: of the linear part in m/s, and of the angular part in rad/s.
@@ -120,6 +122,7 @@ class Episode:
     violations: int
     broken: dict[str, int]
     ticks: int
+    stop: str
     holds: int
     seam_step: tuple[float, float]
     inner_step: tuple[float, float]
@@ -180,10 +183,17 @@ class Evaluation:
             violations=verdict.violations,
             broken={name: count for name, count in verdict.by_bound.items() if count},
             ticks=verdict.ticks,
+            stop=_stop(rig.decision),
             holds=runner.holds,
             seam_step=_pair(runner.seam_step),
             inner_step=_pair(runner.inner_step),
         )
+
+
+def _stop(decision: SafetyDecision | None) -> str:
+    if decision is None or decision.state is not SafetyState.PROTECTIVE_STOP:
+        return ""
+    return decision.reason
 
 
 def _instruction(rng: random.Random, said: str | None, conditions: Conditions) -> str:
@@ -388,6 +398,7 @@ def summary(episodes: Sequence[Episode]) -> dict[str, Any]:
         "policy_holds": sum(e.holds for e in episodes),
         "seam_ratio": seam_ratio(episodes),
         "failed_seeds": [e.seed for e in episodes if not e.success],
+        "stops": {str(e.seed): e.stop for e in episodes if e.stop},
     }
 
 

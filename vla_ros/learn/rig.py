@@ -8,7 +8,7 @@ import numpy as np
 
 from vla_ros.replay.judge import Tick
 from vla_ros.robot import RobotConfig
-from vla_ros.safety import SafetyFilter
+from vla_ros.safety import SafetyDecision, SafetyFilter
 from vla_ros.sim.panda import PandaSim, urdf
 from vla_ros.types import Array, Command, JointSample
 
@@ -28,6 +28,7 @@ class Rig:
         now_ns: The present.
         desired: The command that the filter sees, until replaced.
         ticks: What the robot was sent since the reset, and where its joints were.
+        decision: The filter's last; None before its first, and without a filter.
 
     """
 
@@ -52,6 +53,7 @@ class Rig:
         self.now_ns = START_NS
         self.desired: Command | None = None
         self.ticks: list[Tick] = []
+        self.decision: SafetyDecision | None = None
         self._filter = SafetyFilter(self.robot, self._urdf, SAFETY_HZ) if filtered else None
         self._next_ns = START_NS
 
@@ -77,7 +79,7 @@ class Rig:
 
     def _to_send(self, joints: JointSample) -> tuple[Array, float | None]:
         if self._filter is not None:
-            decision = self._filter.step(self.now_ns, self.desired, joints)
+            self.decision = decision = self._filter.step(self.now_ns, self.desired, joints)
             return decision.twist, decision.gripper
         if self.desired is None:
             return np.zeros(6), None

@@ -19,6 +19,8 @@ HOMES = {
     "ur5e": [0.0, -1.4, 1.9, -2.0, -1.57, 0.0],
     "so101": [0.0, -0.4, 0.6, 0.9, 0.0],
 }
+NEAR_THE_BASE = [-0.12, 0.06, -0.15, -2.7, 0.02, 2.76, 0.45]
+"""The TCP of the Panda at 0.39, -0.11, 0.11 m, the hand down."""
 OUTPUTS = ("twist", "joint_velocity")
 
 
@@ -91,6 +93,43 @@ def test_saturated_steps_keep_every_bound(name, output):
         assert inside or not inside_once
         inside_once |= inside
     assert moved > 0.5
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("name", ["panda", "ur5e"])
+def test_what_is_too_fast_for_a_joint_is_slowed_and_not_turned_aside(name, output):
+    config = robot(name)
+    slow = tuple(0.2 * speed for speed in config.bounds.joint_speed)
+    config = replace(config, bounds=replace(config.bounds, joint_speed=slow))
+    rng = np.random.default_rng(8)
+    for _ in range(12):
+        plant = Plant(name, output, config=config)
+        wish = rng.normal(size=6)
+        wish[:3] *= 0.5 * config.bounds.linear_speed / np.linalg.norm(wish[:3])
+        wish[3:] *= 0.5 * config.bounds.angular_speed / np.linalg.norm(wish[3:])
+        motions = [plant.step(TwistTarget(tuple(wish[:3]), tuple(wish[3:]))) for _ in range(30)]
+        sent = np.array(motions[-1].linear + motions[-1].angular)
+        along = wish / np.linalg.norm(wish)
+        aside = np.linalg.norm(sent - (sent @ along) * along)
+        assert aside < 0.01 * np.linalg.norm(sent)
+        shares = np.abs(plant.velocity) / slow
+        assert 0.9 < shares.max() < 1.0
+        joint = config.joints[int(shares.argmax())]
+        assert f"joint_speed.{joint}" in motions[-1].acting
+
+
+def test_coming_down_near_the_base_is_slowed_and_not_turned_aside():
+    # There the Panda's second joint is the slowest for the motion, by what it can brake from.
+    plant = Plant("panda", "twist")
+    plant.path = [np.array(NEAR_THE_BASE)]
+    wish = np.array([-0.032, -0.023, -0.262])
+    for _ in range(25):
+        motion = plant.step(TwistTarget(tuple(wish), (0.0, 0.0, 0.0)))
+    sent = np.array(motion.linear)
+    along = wish / np.linalg.norm(wish)
+    assert np.linalg.norm(sent - (sent @ along) * along) < 0.02 * np.linalg.norm(sent)
+    assert 0.15 < sent @ along < 0.25
+    assert "joint_speed.panda_joint2" in motion.acting
 
 
 @pytest.mark.parametrize("output", OUTPUTS)

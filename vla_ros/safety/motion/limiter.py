@@ -9,7 +9,8 @@ cone, distance to singularity).
 begins with it and was verified whole before the motion was sent: every bound, at every point of
 the plan, wherever the arm may be by what is known (`predictor`). At each tick
 
-1. the target is shaped by the bounds on what is sent (`shaping`, `guard`);
+1. the target is shaped by the bounds on what is sent (`shaping`, `guard`), and slowed as a whole to
+   what the joints can keep up: the program alone would turn it aside;
 2. if its plan keeps every bound with a band to spare (`joints`, `places`, `singular`), it is sent
    as it is;
 3. else a small program finds the nearest that does (`program`);

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from vla_ros.safety.motion import algebra, guard, places
+from vla_ros.safety.motion import algebra, guard, joints, places
 from vla_ros.safety.motion.acting import (
     ACCELERATION,
     JOINT_ACCELERATION,
@@ -135,6 +135,9 @@ def _rotvec_to(s: State, out: Array) -> None:
 def _shape_twist(s: State, acting: Array) -> bool:
     _wish(s, s.trial_twist)
     for part in range(2):
+        _slow_part(s, part, s.trial_twist[3 * part : 3 * part + 3], acting)
+    _slow_joints(s, acting)
+    for part in range(2):
         if not _shape_part(s, part, s.trial_twist[3 * part : 3 * part + 3], acting):
             return False
     algebra.apply(s.inverse, s.trial_twist, s.trial, s.joints, 6)
@@ -147,19 +150,39 @@ def _shape_twist(s: State, acting: Array) -> bool:
 
 
 @compiled
+def _slow_part(s: State, part: int, wish: Array, acting: Array) -> None:
+    """Slow one part of a twist (3,) to the speed to head for at most, if it may not be sent."""
+    size, most = algebra.norm(wish, 3), most_speed(s, part)
+    if size <= most or guard.holds(s, part, wish, s.h):
+        return
+    # Rounded down, so that the bound holds exactly.
+    factor = most / size * (1.0 - 1e-12)
+    for i in range(3):
+        wish[i] *= factor
+    act(s, acting, PART * part + SPEED, size * abs(1.0 - factor))
+
+
+@compiled
+def _slow_joints(s: State, acting: Array) -> None:
+    """Slow a twist as a whole to what the joints can keep up.
+
+    The program would take the excess from the one joint that is too fast. That turns the TCP aside:
+    coming down on something, it would come down beside it.
+    """
+    algebra.apply(s.inverse, s.trial_twist, s.trial, s.joints, 6)
+    share = joints.share_kept_up(s, s.trial)
+    if share == 1.0:
+        return
+    joints.tell_too_fast(s, s.trial, acting)
+    for i in range(6):
+        s.trial_twist[i] *= share
+
+
+@compiled
 def _shape_part(s: State, part: int, wish: Array, acting: Array) -> bool:
     """Make of one part of a twist (3,) what may be sent; return whether that starts a plan."""
     if guard.holds(s, part, wish, s.h):
         return True
-    size, most = algebra.norm(wish, 3), most_speed(s, part)
-    if size > most:
-        # Rounded down, so that the bound holds exactly.
-        factor = most / size * (1.0 - 1e-12)
-        for i in range(3):
-            wish[i] *= factor
-        act(s, acting, PART * part + SPEED, size * abs(1.0 - factor))
-        if guard.holds(s, part, wish, s.h):
-            return True
     wanted = np.empty(3)
     for i in range(3):
         wanted[i] = wish[i]
