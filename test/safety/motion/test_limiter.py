@@ -108,7 +108,7 @@ def test_what_is_too_fast_for_a_joint_is_slowed_and_not_turned_aside(name, outpu
         wish[:3] *= 0.5 * config.bounds.linear_speed / np.linalg.norm(wish[:3])
         wish[3:] *= 0.5 * config.bounds.angular_speed / np.linalg.norm(wish[3:])
         motions = [plant.step(TwistTarget(tuple(wish[:3]), tuple(wish[3:]))) for _ in range(30)]
-        sent = np.array(motions[-1].linear + motions[-1].angular)
+        sent = np.array(motions[-1].twist)
         along = wish / np.linalg.norm(wish)
         aside = np.linalg.norm(sent - (sent @ along) * along)
         assert aside < 0.01 * np.linalg.norm(sent)
@@ -125,7 +125,7 @@ def test_coming_down_near_the_base_is_slowed_and_not_turned_aside():
     wish = np.array([-0.032, -0.023, -0.262])
     for _ in range(25):
         motion = plant.step(TwistTarget(tuple(wish), (0.0, 0.0, 0.0)))
-    sent = np.array(motion.linear)
+    sent = np.array(motion.twist[:3])
     along = wish / np.linalg.norm(wish)
     assert np.linalg.norm(sent - (sent @ along) * along) < 0.02 * np.linalg.norm(sent)
     assert 0.15 < sent @ along < 0.25
