@@ -98,7 +98,7 @@ def test_a_result_that_never_comes_holds_nothing_up():
 
 
 def test_a_camera_whose_clock_drifts_is_followed():
-    begun, waits = run(lambda n: round(n * PERIOD * (1 + 1e-4)) + 5 * MS, periods=3000)
+    begun, waits = run(lambda n: round(n * PERIOD * (1 + 5e-5)) + 5 * MS, periods=3000)
     assert np.median(waits[100:]) == 0.0
     assert np.diff(begun).std() < 0.3 * MS
 

@@ -3,6 +3,9 @@
 from collections import deque
 from statistics import median_low
 
+import numpy as np
+from numpy.typing import NDArray
+
 _WINDOW = 1 / 12
 """Share of a period by which it may begin earlier or later to begin with a result: 2.8 ms at 30 Hz.
 What is called over budget in a cadence report, a tenth, is more."""
@@ -10,8 +13,9 @@ What is called over budget in a cadence report, a tenth, is more."""
 _STEP = 1 / 32
 """Share of a period by which it may be longer or shorter than asked for, to follow the results."""
 
-_KEPT = 32
-"""Results from whose times the phase is chosen: a few seconds of chunks."""
+_KEPT = 64
+"""Results from whose times the phase is chosen: some seconds of chunks, in which one of fifty that
+comes late shows."""
 _ENOUGH = 4
 _USUAL = 0.75
 """Share of them that must come within the window of a period's beginning for it to wait for one."""
@@ -37,6 +41,7 @@ class Pace:
         self._due_ns: int | None = None
         self._offsets: deque[int] = deque(maxlen=_KEPT)  # of results, to a period's beginning
         self._error_ns = 0  # by which periods should begin later
+        self._unchosen = False  # whether a result has come since the phase was chosen
         self._follows = False  # whether results usually come with a period's beginning
         self._asked_ns: int | None = None
         self._taken_ns: deque[int] = deque(maxlen=_KEPT)  # from question to result
@@ -60,6 +65,9 @@ class Pace:
         due_ns = self._due_ns
         if due_ns is None or not -self._period_ns <= due_ns - now_ns <= self._period_ns:
             return self.begin(now_ns)  # so late that the phase is lost, or another clock
+        if self._unchosen:
+            # Here, and not while a result waits for it.
+            self._choose()
         shift_ns = max(-self._step_ns, min(self._error_ns, self._step_ns))
         self._error_ns -= shift_ns
         self._offsets = deque((o - shift_ns for o in self._offsets), _KEPT)
@@ -83,10 +91,7 @@ class Pace:
             return False
         offset_ns = now_ns - self._due_ns
         self._offsets.append(offset_ns)
-        self._error_ns = self._choose()
-        self._follows = len(self._offsets) >= _ENOUGH and (
-            sum(self._is_near(o) for o in self._offsets) >= _USUAL * len(self._offsets)
-        )
+        self._unchosen = True
         return self._follows and offset_ns >= -self._window_ns
 
     def hold(self, now_ns: int) -> int | None:
@@ -106,33 +111,26 @@ class Pace:
         self._held = True
         return latest_ns
 
-    def _away_ns(self, offset_ns: int) -> int:
-        """Return how long after a result the nearest period begins, less than 0 for before it."""
-        half = self._period_ns // 2
-        return (half - offset_ns) % self._period_ns - half
+    def _choose(self) -> None:
+        """Choose the phase in which the last results would have waited least.
 
-    def _is_near(self, offset_ns: int) -> bool:
-        return abs(self._away_ns(offset_ns)) <= self._window_ns
-
-    def _cost_ns(self, phase: int) -> float:
-        """Return what the last results wait on average, where periods begin by `phase` later.
-
-        Those within the window do not, and count a little as far as they are off.
+        Those within the window do not wait, and count a little as far as they are off.
         """
-        total = 0.0
-        for offset in self._offsets:
-            away = self._away_ns(offset - phase)
-            near = abs(away) <= self._window_ns
-            total += abs(away) / 4 if near else away % self._period_ns
-        return total / len(self._offsets)
+        offsets = np.array(self._offsets)
+        phases = np.append(0, offsets)
+        away = self._away_ns(offsets - phases[:, None])
+        near = np.abs(away) <= self._window_ns
+        costs = np.where(near, np.abs(away) / 4, away % self._period_ns).mean(axis=1)
+        best = int(costs.argmin())
+        # Half a period is what a result waits if any phase is as good as another; and not all that
+        # is better is worth an uneven period.
+        if costs[best] >= self._period_ns / 4 or costs[0] - costs[best] < self._window_ns / 64:
+            best = 0
+        self._error_ns = -int(self._away_ns(phases[best]))
+        self._follows = len(offsets) >= _ENOUGH and bool(near[0].mean() >= _USUAL)
+        self._unchosen = False
 
-    def _choose(self) -> int:
-        """Return by how much periods should begin later, or earlier where it is negative."""
-        # Half a period is what a result waits if any phase is as good as another.
-        best, least_ns = 0, self._period_ns / 4
-        for offset in self._offsets:
-            if (cost_ns := self._cost_ns(offset)) < least_ns:
-                best, least_ns = offset, cost_ns
-        if self._cost_ns(0) - least_ns < self._window_ns / 64:
-            return 0  # not worth an uneven period
-        return -self._away_ns(best)
+    def _away_ns(self, offsets_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how long after results the nearest periods begin, less than 0 for before them."""
+        half = self._period_ns // 2
+        return (half - offsets_ns) % self._period_ns - half
