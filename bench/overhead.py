@@ -187,6 +187,7 @@ def figures_of(world: "World", lines: list[Any]) -> dict[str, object]:
         rows.append(
             {
                 "overhead": sent - came - model_ns,
+                "overhead_without_wait": sent - came - model_ns - wait_ns,
                 "overhead_from_hand_over": sent - handed - model_ns,
                 "hand_over_to_reception": came - handed,
                 "frames_to_inference": begin - came,

@@ -115,9 +115,9 @@ def ours(folder: Path, seconds: float) -> dict[str, float]:
     bundle.mkdir()
     (bundle / "policy.onnx").write_bytes((folder / "policy.onnx").read_bytes())
     write_manifest(bundle, manifest())
-    words = ("-p", f"replan_actions:={REPLAN}")
+    words = ("-p", f"replan_actions:={REPLAN}", "-p", "even_periods:=true")
     told: Any = overhead.measure(bundle, INSTRUCTION, seconds, words)
-    mine, period = told["ms"]["overhead"], told["command_period_ms"]
+    mine, period = told["ms"]["overhead_without_wait"], told["command_period_ms"]
     return {
         "overhead p50": mine["p50"],
         "p99": mine["p99"],

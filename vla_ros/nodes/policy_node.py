@@ -57,6 +57,9 @@ from vla_ros.policy.scheduler import MODES
 from vla_ros.policy.tokens import InstructionError
 from vla_ros.types import Array, Frame
 
+_EARLY_NS = 300_000
+"""Time before a period at which its timer wakes: later, by as much, as the machine pleases."""
+
 _SAME_TIME_NS = 1000
 """Commands less apart than that were made at one time of a clock that stands still."""
 
@@ -244,7 +247,14 @@ class PolicyNode(Node):
         self.create_service(Trigger, "~/stop", self._on_stop)
         self._period_ns = bundle.period_ns
         # In lockstep time stands still meanwhile, and a replay of the bag ticks as the timer does.
-        self._pace = Pace(self._period_ns) if latency_s < 0.0 else None
+        even = declare(
+            self,
+            "even_periods",
+            False,
+            "Never begin a period with its chunk, up to a twelfth early or late, but all evenly",
+        )
+        self._pace = Pace(self._period_ns, even=even) if latency_s < 0.0 else None
+        self._due_ns = 0
         self._timer = self.create_timer(self._period_ns / 1e9, self._on_timer)
         self.get_logger().info(
             f"bundle {bundle.manifest.name!r} ({bundle.path}): cameras "
@@ -423,6 +433,12 @@ class PolicyNode(Node):
         self._tick()
 
     def _on_timer(self) -> None:
+        early_ns = self._due_ns - now_ns(self)
+        if 0 < early_ns <= _EARLY_NS:
+            # For so short a time no sleep is exact.
+            end_ns = time.monotonic_ns() + early_ns
+            while time.monotonic_ns() < end_ns:
+                pass
         until_ns = None if self._pace is None else self._pace.hold(now_ns(self))
         if until_ns is None:
             self._tick_in_turn()
@@ -437,7 +453,8 @@ class PolicyNode(Node):
 
     def _wait_until(self, due_ns: int) -> None:
         """Have the timer call next at a time of the node's clock."""
-        self._timer.timer_period_ns = max(due_ns - now_ns(self), 1)
+        self._due_ns = due_ns
+        self._timer.timer_period_ns = max(due_ns - now_ns(self) - _EARLY_NS, 1)
         self._timer.reset()
 
     def _tick(self) -> None:

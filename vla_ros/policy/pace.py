@@ -10,15 +10,18 @@ _WINDOW = 1 / 12
 """Share of a period by which it may begin earlier or later to begin with a result: 2.8 ms at 30 Hz.
 What is called over budget in a cadence report, a tenth, is more."""
 
-_STEP = 1 / 32
-"""Share of a period by which it may be longer or shorter than asked for, to follow the results."""
+_STEP = 1 / 128
+"""Share of a period by which it may be longer or shorter than asked for, to move the phase."""
 
 _KEPT = 64
 """Results from whose times the phase is chosen: some seconds of chunks, in which one of fifty that
 comes late shows."""
 _ENOUGH = 4
-_USUAL = 0.75
+_USUAL = 0.9
 """Share of them that must come within the window of a period's beginning for it to wait for one."""
+_WORTH = 1 / 16
+"""Share of a period that a result must wait less on average for the phase to move, where it will
+wait anyhow."""
 
 
 class Pace:
@@ -33,8 +36,16 @@ class Pace:
     All times are in ns of one clock.
     """
 
-    def __init__(self, period_ns: int) -> None:
-        """Start without a time: `begin` sets it."""
+    def __init__(self, period_ns: int, *, even: bool = False) -> None:
+        """Start without a time: `begin` sets it.
+
+        Args:
+            period_ns: Of the loop.
+            even: Whether no period waits for a result or begins early with one: those that come
+                after its beginning wait for the next.
+
+        """
+        self._even = even
         self._period_ns = period_ns
         self._step_ns = round(_STEP * period_ns)
         self._window_ns = round(_WINDOW * period_ns)
@@ -122,12 +133,13 @@ class Pace:
         near = np.abs(away) <= self._window_ns
         costs = np.where(near, np.abs(away) / 4, away % self._period_ns).mean(axis=1)
         best = int(costs.argmin())
-        # Half a period is what a result waits if any phase is as good as another; and not all that
-        # is better is worth an uneven period.
-        if costs[best] >= self._period_ns / 4 or costs[0] - costs[best] < self._window_ns / 64:
+        usual = near.mean(axis=1) >= _USUAL
+        worth_ns = self._window_ns / 64 if usual[best] else _WORTH * self._period_ns
+        # Half a period is what a result waits if any phase is as good as another.
+        if costs[best] >= self._period_ns / 4 or costs[0] - costs[best] < worth_ns:
             best = 0
         self._error_ns = -int(self._away_ns(phases[best]))
-        self._follows = len(offsets) >= _ENOUGH and bool(near[0].mean() >= _USUAL)
+        self._follows = not self._even and len(offsets) >= _ENOUGH and bool(usual[0])
         self._unchosen = False
 
     def _away_ns(self, offsets_ns: NDArray[np.int64]) -> NDArray[np.int64]:
