@@ -126,6 +126,15 @@ def test_waking_late_does_not_add_up():
     assert (begun - PERIOD * np.arange(len(begun)) <= 3 * MS).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_beginning_forgets_the_results_before_it():
+    pace = Pace(PERIOD)
+    pace.begin(0)
+    pace.arrived(5 * MS)
+    due = pace.begin(6 * MS)
+    assert pace.next(due) == due + PERIOD
+
+
 @pytest.mark.parametrize("jump", [-(10**12), 5 * PERIOD, 10**12])
 def test_a_clock_that_jumps_begins_anew(jump):
     pace = Pace(PERIOD)

@@ -67,7 +67,7 @@ class Pace:
         """Begin a period now, whenever the last one was; return the time of the next."""
         self._offsets.clear()
         self._error_ns = 0
-        self._follows = self._held = False
+        self._follows = self._held = self._unchosen = False
         self._due_ns = now_ns + self._period_ns
         return self._due_ns
 
