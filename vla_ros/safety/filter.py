@@ -378,7 +378,7 @@ class SafetyFilter:
             joint_velocity=velocity,
             gripper=self._gripper.opening,
             state=found.state,
-            acting=tuple(map(Acting, acts.keys(), acts.values())),
+            acting=tuple(map(Acting._make, acts.items())),
             reason=found.reason,
             command_stamp_ns=None if command is None else command.stamp_ns,
             _measure=self._margins,
