@@ -29,8 +29,6 @@ FARTHEST_ID = 1 << 40
 # SQLite's own messages quote what is damaged, in whatever bytes that is.
 ERRORS = (sqlite3.Error, UnicodeDecodeError, OverflowError)
 
-_Columns = tuple["array[int]", "array[int]", "array[int]"]
-
 
 class SqliteFile:
     """One .db3 file: the index is read at once, messages by their ids.
@@ -162,30 +160,7 @@ class SqliteFile:
             )
         return places
 
-    def _index(self, places: dict[int, int]) -> _Columns:
-        """Return id, place of the topic and time of every message that has them."""
-        return self._index_of_whole_file(places) or self._index_row_by_row(places)
-
-    def _index_of_whole_file(self, places: dict[int, int]) -> _Columns | None:
-        """Return the index of a file in which nothing is wrong, None for any other."""
-        ids, topics, times = array("q"), array("i"), array("q")
-        try:
-            rows = self._rows_from(1)
-            while some := rows.fetchmany(QUERIED):
-                keys, places_of, stamps = zip(*some, strict=True)
-                ids.extend(keys)
-                topics.extend(map(places.__getitem__, places_of))
-                times.extend(stamps)
-        except (*ERRORS, KeyError, TypeError, OverflowError):
-            return None
-        numbers, stamped = np.frombuffer(ids, np.int64), np.frombuffer(times, np.int64)
-        # Numbered from 1 on, without gaps.
-        if len(ids) and (numbers[-1] != len(ids) or (np.diff(numbers) != 1).any()):
-            return None
-        return None if (stamped < 0).any() else (ids, topics, times)
-
-    def _index_row_by_row(self, places: dict[int, int]) -> _Columns:
-        """Return the index of what can be read, and say what is missing."""
+    def _index(self, places: dict[int, int]) -> tuple["array[int]", "array[int]", "array[int]"]:
         ids, topics, times = array("q"), array("i"), array("q")
         strange = 0
         for key, topic, time_ns in self._rows():
