@@ -74,6 +74,16 @@ def test_what_piled_up_while_the_description_was_read_is_no_fault(robot, urdf, b
     assert decision.state is SafetyState.RUNNING
 
 
+def test_whoever_changes_a_decision_changes_no_later_one(bench):
+    decision = moving(bench)
+    sent, speeds = decision.twist.copy(), decision.joint_velocity.copy()
+    decision.twist *= 100.0
+    decision.joint_velocity *= 100.0
+    again = bench.filter.step(decision.stamp_ns, None, None)
+    assert np.array_equal(again.twist, sent)
+    assert np.array_equal(again.joint_velocity, speeds)
+
+
 def test_a_command_within_all_bounds_is_passed_on_unchanged(bench):
     decision = moving(bench, (0.05, 0.02, -0.01))
     assert decision.twist[:3].tolist() == [0.05, 0.02, -0.01]

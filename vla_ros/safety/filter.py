@@ -366,7 +366,8 @@ class SafetyFilter:
         if motion is None:
             twist, velocity = np.zeros(6), np.zeros(len(self._robot.joints))
         else:
-            twist, velocity = motion.twist, motion.joint_velocity
+            # Copies: the motion is sent again where time stands still.
+            twist, velocity = motion.twist.copy(), motion.joint_velocity.copy()
             acts = motion.acting
         if self._acting:
             for name, amount in acts.items():
