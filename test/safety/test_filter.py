@@ -72,6 +72,10 @@ def test_what_piled_up_while_the_description_was_read_is_no_fault(robot, urdf, b
     bench.now += bench.period_ns
     decision = safety.step(bench.now, bench.command((0.1, 0, 0)), bench.joints())
     assert decision.state is SafetyState.RUNNING
+    # A clock that is wrong is another matter.
+    old = bench.command((0.1, 0, 0), stamp_ns=bench.now - 3600 * 10**9)
+    decision = safety.step(bench.now, old, None)
+    assert {"command_max_age", "refused_command_hold"} <= named(decision)
 
 
 def test_whoever_changes_a_decision_changes_no_later_one(bench):

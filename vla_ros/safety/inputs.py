@@ -21,6 +21,8 @@ _FLOAT = np.dtype(np.float64)
 _NO_EFFORT: Array = np.zeros(0)
 _EFFORT = 2
 """Which of a sample's vectors the efforts are, in the order in which they are checked."""
+_QUEUED_NS = SECOND_NS
+"""How long commands may lie about while a node is busy with its start, and be nobody's fault."""
 _ABSURD = 1e4
 """No position in rad, speed in rad/s or torque in Nm is over this; arithmetic may suffer."""
 _UNIT = 1e-2
@@ -174,8 +176,8 @@ class CommandInput:
         return Refusal("command_frame", 1.0, text)
 
     def _refuse_stamp(self, stamp: int, now_ns: int) -> Refusal | None:
-        if self._forgot_ns is not None and stamp < self._forgot_ns:
-            # Not too old: what was sent before a reset may well have waited for it.
+        if self._forgot_ns is not None and 0 < self._forgot_ns - stamp <= _QUEUED_NS:
+            # Not too old: what was sent a little before a reset may well have waited for it.
             return _late_command(self._forgot_ns - stamp, "the start or the reset")
         age_ns = now_ns - stamp
         if age_ns > self._max_age_ns:
