@@ -195,7 +195,7 @@ class Record:
             command_stamp_ns=decision.command_stamp_ns,
             state=decision.state.value,
             reason=decision.reason,
-            acting=[(acting.name, acting.amount) for acting in decision.acting],
+            acting=decision.acting,
             sample=len(self.samples) - 1,
         )
 
