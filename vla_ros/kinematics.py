@@ -60,7 +60,7 @@ class SerialChain:
         except ET.ParseError as err:
             msg = f"robot_description is not a URDF: {err}"
             raise KinematicsError(msg) from err
-        parents = {_link(node, "child"): node for node in root.findall("joint")}
+        parents = {urdf_link(node, "child"): node for node in root.findall("joint")}
         links = {node.get("name") for node in root.findall("link")}
         for link in (base, tip):
             if link not in links:
@@ -74,7 +74,7 @@ class SerialChain:
                 msg = f"robot_description has no chain from link {base!r} to link {tip!r}"
                 raise KinematicsError(msg)
             nodes.append(parents[link])
-            link = _link(parents[link], "parent")
+            link = urdf_link(parents[link], "parent")
         nodes.reverse()
 
         moving = [n.get("name", "") for n in nodes if n.get("type") != "fixed"]
@@ -252,12 +252,14 @@ def quaternion_from_rotation(rotation: Array) -> Array:
     return signed
 
 
-def _link(node: ET.Element, role: str) -> str:
+def urdf_link(node: ET.Element, role: str) -> str:
+    """Return the name of a joint's `parent` or `child` link, empty if it has none."""
     link = node.find(role)
     return "" if link is None else link.get("link", "")
 
 
-def _vector(node: ET.Element | None, key: str, default: str) -> Array:
+def urdf_vector(node: ET.Element | None, key: str, default: str) -> Array:
+    """Return the numbers in an attribute of an element, those of `default` where there is none."""
     text = default if node is None else node.get(key, default)
     return np.array([float(word) for word in text.split()])
 
@@ -269,10 +271,10 @@ def _segment(node: ET.Element, joints: list[str]) -> _Segment:
         msg = f"joint {name!r} in robot_description has the type {kind!r}, which is not supported"
         raise KinematicsError(msg)
     origin = node.find("origin")
-    axis = _vector(node.find("axis"), "xyz", "1 0 0")
+    axis = urdf_vector(node.find("axis"), "xyz", "1 0 0")
     return _Segment(
-        rotation=rotation_from_rpy(_vector(origin, "rpy", "0 0 0")),
-        translation=_vector(origin, "xyz", "0 0 0"),
+        rotation=rotation_from_rpy(urdf_vector(origin, "rpy", "0 0 0")),
+        translation=urdf_vector(origin, "xyz", "0 0 0"),
         axis=axis / np.linalg.norm(axis),
         index=-1 if kind == "fixed" else joints.index(name),
         prismatic=kind == "prismatic",

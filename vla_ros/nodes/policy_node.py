@@ -246,13 +246,13 @@ class PolicyNode(Node):
         self.create_service(Trigger, "~/start", self._on_start)
         self.create_service(Trigger, "~/stop", self._on_stop)
         self._period_ns = bundle.period_ns
-        # In lockstep time stands still meanwhile, and a replay of the bag ticks as the timer does.
         even = declare(
             self,
             "even_periods",
             False,
             "Never begin a period with its chunk, up to a twelfth early or late, but all evenly",
         )
+        # In lockstep time stands still meanwhile, and a replay of the bag ticks as the timer does.
         self._pace = Pace(self._period_ns, even=even) if latency_s < 0.0 else None
         self._due_ns = 0
         self._timer = self.create_timer(self._period_ns / 1e9, self._on_timer)

@@ -60,19 +60,10 @@ class MomentumObserver:
         self._velocity: Array = np.zeros(n)
         self.torque = np.zeros(n)
         self._size = 0.0  # of the torque
-        # Compiles them, if nobody did before: not in motion.
-        _update(
-            links,
-            self._position,
-            self._velocity,
-            self._velocity,
-            self.torque,
-            1.0,
-            0.0,
-            self.torque,
-        )
-        _force(links, self._position, self.torque)
-        self.torque[:] = 0.0
+        # Compiled here, if nobody did before, and not in motion.
+        nothing: Array = np.zeros(n)
+        _update(links, nothing, nothing, nothing, nothing, 1.0, 0.0, nothing)
+        _force(links, nothing, nothing)
 
     def set_time_constant(self, time_constant: float) -> None:
         """Change the filter's time constant, in s, > 0."""

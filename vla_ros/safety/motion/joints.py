@@ -137,30 +137,20 @@ def _set_idle(s: State) -> None:
 
 
 @compiled
-def share_kept_up(s: State, velocities: Array) -> float:
+def share_kept_up(s: State, velocities: Array, acting: Array) -> float:
     """Return the greatest share of joint velocities (n,), at most 1, that can be kept up.
 
     That is: as a steady motion they are within the bounds on speed, and their plan within those on
-    deceleration.
+    deceleration. What is over that is noted, in rad/s.
     """
     share = 1.0
     for i in range(s.joints):
-        speed, most = abs(velocities[i]), _most_kept_up(s, i)
+        speed = abs(velocities[i])
+        most = max(min(s.most[_V, i], s.most[_BRAKE, i] / s.rate), 0.0)
         if speed > most:
             share = min(share, most / speed)
+            act(s, acting, JOINT_SPEED + i, speed - most)
     return share
-
-
-@compiled
-def tell_too_fast(s: State, velocities: Array, acting: Array) -> None:
-    """Note by how much joint velocities (n,) are over what can be kept up, rad/s."""
-    for i in range(s.joints):
-        act(s, acting, JOINT_SPEED + i, abs(velocities[i]) - _most_kept_up(s, i))
-
-
-@compiled
-def _most_kept_up(s: State, i: int) -> float:
-    return float(max(min(s.most[_V, i], s.most[_BRAKE, i] / s.rate), 0.0))
 
 
 @compiled

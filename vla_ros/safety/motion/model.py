@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pinocchio as pin
 
-from vla_ros.kinematics import KinematicsError, rotation_from_rpy
+from vla_ros.kinematics import KinematicsError, rotation_from_rpy, urdf_link, urdf_vector
 from vla_ros.robot import RobotConfig
 from vla_ros.safety.motion.chain import COLUMNS
 from vla_ros.safety.motion.compiled import State
@@ -208,7 +208,7 @@ def _reduced(robot: RobotConfig, urdf: str) -> pin.Model:
     root = ET.fromstring(urdf)  # noqa: S314 - expat limits entities
     below: dict[str, list[ET.Element]] = {}
     for joint in root.findall("joint"):
-        below.setdefault(_link(joint, "parent"), []).append(joint)
+        below.setdefault(urdf_link(joint, "parent"), []).append(joint)
     tree = ET.Element("robot", name=robot.name)
     links = {link.get("name", ""): link for link in root.findall("link")}
     waiting: list[str] = [robot.base_frame]
@@ -219,7 +219,7 @@ def _reduced(robot: RobotConfig, urdf: str) -> pin.Model:
         if inertial is not None:
             link.append(inertial)
         for joint in below.get(name, []):
-            waiting.append(_link(joint, "child"))
+            waiting.append(urdf_link(joint, "child"))
             tree.append(_fixed_unless(joint, robot.joints))
     model = pin.buildModelFromXML(ET.tostring(tree, encoding="unicode"))
     model.gravity.linear = -_GRAVITY * _up(root, robot.base_frame)
@@ -228,13 +228,12 @@ def _reduced(robot: RobotConfig, urdf: str) -> pin.Model:
 
 def _up(root: ET.Element, base: str) -> Array:
     """Return z of the description's root in the base frame, (3,), its joints at zero."""
-    above = {_link(joint, "child"): joint for joint in root.findall("joint")}
+    above = {urdf_link(joint, "child"): joint for joint in root.findall("joint")}
     turn: Array = np.eye(3)
     while base in above:
-        origin = above[base].find("origin")
-        rpy = "0 0 0" if origin is None else origin.get("rpy", "0 0 0")
-        turn = rotation_from_rpy([float(word) for word in rpy.split()]) @ turn
-        base = _link(above[base], "parent")
+        rpy = urdf_vector(above[base].find("origin"), "rpy", "0 0 0")
+        turn = rotation_from_rpy(rpy) @ turn
+        base = urdf_link(above[base], "parent")
     up: Array = turn[2]
     return up
 
@@ -249,8 +248,3 @@ def _fixed_unless(joint: ET.Element, moving: Sequence[str]) -> ET.Element:
         copy.extend(joint.findall("axis"))
         ET.SubElement(copy, "limit", lower="-100", upper="100", velocity="100", effort="1000")
     return copy
-
-
-def _link(node: ET.Element, role: str) -> str:
-    link = node.find(role)
-    return "" if link is None else link.get("link", "")

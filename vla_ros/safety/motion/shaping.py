@@ -170,10 +170,7 @@ def _slow_joints(s: State, acting: Array) -> None:
     coming down on something, it would come down beside it.
     """
     algebra.apply(s.inverse, s.trial_twist, s.trial, s.joints, 6)
-    share = joints.share_kept_up(s, s.trial)
-    if share == 1.0:
-        return
-    joints.tell_too_fast(s, s.trial, acting)
+    share = joints.share_kept_up(s, s.trial, acting)
     for i in range(6):
         s.trial_twist[i] *= share
 
