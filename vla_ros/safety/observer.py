@@ -21,16 +21,12 @@ import math
 
 import numpy as np
 
-from vla_ros.safety.motion import algebra, chain, dynamics
-from vla_ros.safety.motion.compiled import compiled
+from vla_ros.safety.motion import external
 from vla_ros.types import Array
 
 _LONGEST_GAP_NS = 200_000_000
 """After a longer gap between two samples the observer starts anew: it saw nothing of it."""
-_DAMPING = 1e-4
-"""Added to J J^T, in m^2: where the arm is singular, the force is underestimated, not endless."""
-
-_MOST_FORCE = 0.5 / math.sqrt(_DAMPING)
+_MOST_FORCE = 0.5 / math.sqrt(external.DAMPING)
 """Greatest force that explains a torque of size 1, in N / Nm."""
 
 
@@ -60,10 +56,6 @@ class MomentumObserver:
         self._velocity: Array = np.zeros(n)
         self.torque = np.zeros(n)
         self._size = 0.0  # of the torque
-        # Compiled here, if nobody did before, and not in motion.
-        nothing: Array = np.zeros(n)
-        _update(links, nothing, nothing, nothing, nothing, 1.0, 0.0, nothing)
-        _force(links, nothing, nothing)
 
     def set_time_constant(self, time_constant: float) -> None:
         """Change the filter's time constant, in s, > 0."""
@@ -85,7 +77,7 @@ class MomentumObserver:
             self.torque[:] = self._size = 0.0
             return
         seconds = (stamp_ns - last_ns) * 1e-9
-        self._size = _update(
+        self._size = external.update(
             self._links, position, velocity, before, effort, seconds, self._gain, self.torque
         )
 
@@ -102,52 +94,4 @@ class MomentumObserver:
 
         Least squares of J_p^T f = r, with the TCP's Jacobian J_p of positions (3, n).
         """
-        return float(_force(self._links, self._position, self.torque))
-
-
-@compiled
-def _update(
-    links: Array,
-    position: Array,
-    velocity: Array,
-    before: Array,
-    effort: Array,
-    seconds: float,
-    gain: float,
-    torque: Array,
-) -> float:
-    """Bring the estimate `torque` (n,) to a sample, `seconds` after that of the velocity before.
-
-    Returns:
-        Its size.
-
-    """
-    n = len(torque)
-    turns, places = np.empty((n, 3, 3)), np.empty((n, 3))
-    acceleration, needed = np.empty(n), np.empty(n)
-    for i in range(n):
-        acceleration[i] = (velocity[i] - before[i]) / seconds
-    chain.set_frames(links, position, turns, places)
-    dynamics.torque(links, turns, places, velocity, acceleration, needed)
-    # Implicit in r, so that no interval between samples makes it unstable.
-    share = gain * seconds / (1.0 + gain * seconds)
-    for i in range(n):
-        torque[i] += share * (needed[i] - effort[i] - torque[i])
-    return float(algebra.norm(torque, n))
-
-
-@compiled
-def _force(links: Array, position: Array, torque: Array) -> float:
-    """Return `MomentumObserver.contact_force`."""
-    n = len(torque)
-    jacobian, place, rotation = np.empty((6, n)), np.empty(3), np.empty((3, 3))
-    chain.jacobian_at(links, position, jacobian, place, rotation)
-    square, force = np.zeros((3, 3)), np.zeros((3, 1))
-    for i in range(3):
-        square[i, i] = _DAMPING
-        for k in range(n):
-            force[i, 0] += jacobian[i, k] * torque[k]
-            for j in range(3):
-                square[i, j] += jacobian[i, k] * jacobian[j, k]
-    algebra.solve(square, force)
-    return math.sqrt(force[0, 0] ** 2 + force[1, 0] ** 2 + force[2, 0] ** 2)
+        return float(external.force(self._links, self._position, self.torque))

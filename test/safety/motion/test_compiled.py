@@ -25,6 +25,7 @@ from vla_ros.safety.motion import (
     TwistTarget,
     compiled,
 )
+from vla_ros.safety.observer import MomentumObserver
 
 FOLDER = Path(package.__file__).parent
 STARTS = {
@@ -143,6 +144,7 @@ def drive(name, output):
     urdf = robots.urdf(name)
     limiter, chain = MotionLimiter(robot, urdf, 100.0, output=output), robot.chain(urdf)
     before = counts()
+    observer = MomentumObserver(limiter.links, 0.03)
     rng = np.random.default_rng(0)
     q = np.array(STARTS[name])
     acted, certified, moved = set(), set(), 0.0
@@ -154,6 +156,8 @@ def drive(name, output):
         motion = limiter.step(seconds, wishes[tick // 50], seen, 0.0 if tick % 3 else 0.004)
         q = q + 0.01 * motion.joint_velocity
         moved += float(np.abs(motion.joint_velocity).max())
+        observer.add(10_000_000 * tick, q, motion.joint_velocity, np.zeros(len(q)))
+        observer.contact_force()
         acted |= set(motion.acting)
         # 0 where a new plan was verified at this tick.
         certified.add(bool(limiter._state["since"] == 0.0))

@@ -4,7 +4,16 @@ from functools import cache
 
 import numpy as np
 
-from vla_ros.safety.motion import algebra, chain, guard, places, predictor, surfaces, trial
+from vla_ros.safety.motion import (
+    algebra,
+    chain,
+    external,
+    guard,
+    places,
+    predictor,
+    surfaces,
+    trial,
+)
 from vla_ros.safety.motion.acting import PLACES
 from vla_ros.safety.motion.shaping import TWIST
 from vla_ros.safety.motion.state import STATE
@@ -36,4 +45,5 @@ def warm_up() -> None:
     surfaces.room(held[0], 0.0, 0.0, 0.0, np.zeros(3))
     algebra.check(gain, gain, gain, 1.0)
     algebra.least_margin(gain, gain)
-    algebra.norm(gain, n)
+    external.update(links, gain, gain, gain, gain, 0.1, 1.0, gain)
+    external.force(links, gain, gain)
