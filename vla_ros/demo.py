@@ -19,6 +19,8 @@ from vla_ros.paths import share
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.cadence import CadenceReport
 from vla_ros.robot import RobotConfig
+from vla_ros.safety.compile import run as compile_filter
+from vla_ros.safety.motion import is_kept
 from vla_ros.sim.mujoco_gl import APT_LINE, RenderError, check_rendering
 
 if TYPE_CHECKING:
@@ -91,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
     # Both are loaded again by the nodes; here a mistake ends the command before anything starts.
     RobotConfig.load(robot)
     Bundle.load(bundle)
+    if not is_kept():
+        # In the node, it would be taken for one that does not start.
+        compile_filter(args)
+        began = time.monotonic()
     folder = _make_folder(args.runs)
     # The middleware reads these when it is first imported, here and in the launched nodes.
     os.environ["ROS_DOMAIN_ID"] = str(_choose_domain())

@@ -86,7 +86,7 @@ class SafetyNode(Node):
         self._robot = robot_config(self, bounds_read_only=False)
         if not is_kept():
             self.get_logger().info(
-                "compiling the filter, once: half a minute (vla_ros safety compile does it ahead)"
+                "compiling the filter, once: up to a minute (vla_ros safety compile does it ahead)"
             )
         warm_up()
         self._filter = SafetyFilter(

@@ -13,7 +13,7 @@ def add_arguments(_: argparse.ArgumentParser) -> None:
 def run(_: argparse.Namespace) -> int:
     """Compile what is not kept on disk yet; return the exit code."""
     if not is_kept():
-        print("compiling the safety filter, once: half a minute ...", flush=True)
+        print("compiling the safety filter, once: up to a minute ...", flush=True)
     begin = time.perf_counter()
     warm_up()
     print(f"the safety filter is ready ({time.perf_counter() - begin:.1f} s)")

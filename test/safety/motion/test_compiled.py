@@ -89,6 +89,20 @@ def test_what_is_of_other_sources_is_removed_when_there_are_new_ones(tmp_path):
     assert new.exists()
 
 
+def test_it_is_kept_only_once_all_of_it_is_compiled(tmp_path):
+    """An import makes the folder, and half a run some of its files: neither is the whole."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+
+    def run(code):
+        call = [sys.executable, "-c", f"from vla_ros.safety.motion import compiled; {code}"]
+        return subprocess.run(call, check=True, capture_output=True, text=True, env=environment)
+
+    ask = "import vla_ros.safety.motion as m; print(m.is_kept())"
+    assert run(ask).stdout == "False\n"
+    run("compiled.note_complete()")
+    assert run(ask).stdout == "True\n"
+
+
 def test_where_nothing_can_be_kept_that_is_no_error(tmp_path):
     (tmp_path / "file").touch()
     assert not compiled._make(tmp_path / "file" / "folder")

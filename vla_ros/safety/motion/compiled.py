@@ -1,7 +1,7 @@
 """What is compiled: the arithmetic of a tick, some hundred small loops over a few joints.
 
 In numpy each of them costs a microsecond, nearly all of it for the call. Numba compiles them once,
-which takes about half a minute, and keeps the result on disk; `warm_up` has it done before a
+which takes half a minute to a minute, and keeps the result on disk; `warm_up` has it done before a
 `MotionLimiter` is made, so that nothing is ever compiled in motion.
 
 Numba looks for a newer source of the function itself only, and not of what it calls. So what is
@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,8 @@ State = Any
 Records = NDArray[np.void]
 Integers = NDArray[np.int64]
 
+_COMPLETE = "complete"
+"""File that says so."""
 _FORGET_S = 7 * 24 * 3600.0
 """Age after which what was compiled of other sources is removed, once there are new ones."""
 
@@ -62,8 +65,16 @@ def _make(folder: Path) -> bool:
 
 
 def is_kept() -> bool:
-    """Return whether something of the present sources was compiled before."""
-    return _KEPT and any(_FOLDER.iterdir())
+    """Return whether all of the present sources was compiled before, and nothing is to wait for."""
+    return _KEPT and (_FOLDER / _COMPLETE).exists()
+
+
+def note_complete() -> None:
+    """Note that all is compiled: the folder alone, and what is in it, may be of half a run."""
+    if _KEPT:
+        # Where it cannot be noted, the next process compiles nothing twice, but says that it may.
+        with suppress(OSError):
+            (_FOLDER / _COMPLETE).touch()
 
 
 _FOLDER = _folder()

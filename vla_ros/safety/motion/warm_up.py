@@ -1,4 +1,4 @@
-"""Compile everything before it is needed: the first time takes half a minute."""
+"""Compile everything before it is needed: the first time takes up to a minute."""
 
 from functools import cache
 
@@ -15,6 +15,7 @@ from vla_ros.safety.motion import (
     trial,
 )
 from vla_ros.safety.motion.acting import PLACES
+from vla_ros.safety.motion.compiled import note_complete
 from vla_ros.safety.motion.shaping import TWIST
 from vla_ros.safety.motion.state import STATE
 
@@ -47,3 +48,4 @@ def warm_up() -> None:
     algebra.least_margin(gain, gain)
     external.update(links, gain, gain, gain, gain, 0.1, 1.0, gain)
     external.force(links, gain, gain)
+    note_complete()
