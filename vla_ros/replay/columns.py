@@ -6,16 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from vla_ros.kinematics import SerialChain
+from vla_ros.observation.joints import JointError
 from vla_ros.policy.controller import PolicyStep
 from vla_ros.replay.result import Chunks, Commands, Instruction, Joints, Stamps, Ticks
-from vla_ros.replay.stopwatch import Stopwatch
+from vla_ros.replay.source import Event, Kind
 from vla_ros.robot import RobotConfig
 from vla_ros.safety import SafetyDecision
 from vla_ros.types import Array, Command, JointSample
 
-_NO_TWIST = np.full(6, np.nan).tobytes()
+_NO_TWIST = np.full(6, np.nan)
 _NAN = float("nan")
 _TWIST = 6
+_BLOCK = 1024
 
 
 class CommandColumns:
@@ -24,14 +26,14 @@ class CommandColumns:
     def __init__(self) -> None:
         """Start empty."""
         self._stamps = array("q")
-        self._twists = array("d")
         self._grippers = array("d")
+        self._twists = _Rows(_TWIST)
         self._holds: list[str] = []
 
     def add(self, stamp_ns: int, twist: Array, gripper: float | None, hold: str = "") -> None:
         """Append a command; without a gripper the last opening stays in force."""
         self._stamps.append(stamp_ns)
-        self._twists.frombytes(_bytes(twist))
+        self._twists.add(twist)
         if gripper is None:
             gripper = self._grippers[-1] if self._grippers else np.nan
         self._grippers.append(gripper)
@@ -41,7 +43,7 @@ class CommandColumns:
         """Return what was added."""
         return Commands(
             stamp_ns=_integers(self._stamps),
-            twist=_floats(self._twists, _TWIST),
+            twist=self._twists.array(),
             gripper=_floats(self._grippers),
             hold=tuple(self._holds),
         )
@@ -53,8 +55,7 @@ class TickColumns:
     def __init__(self) -> None:
         """Start empty."""
         self._stamps = array("q")
-        self._desired = array("d")
-        self._safe = array("d")
+        self._desired, self._safe = _Rows(_TWIST), _Rows(_TWIST)
         self._grippers = array("d")
         self._used = array("q")
         self._states: list[str] = []
@@ -77,19 +78,20 @@ class TickColumns:
         sample: int,
     ) -> None:
         """Append a step; `sample` is the number of the joint sample that it knew, -1 for none."""
-        row = len(self._stamps)
+        if acting:
+            row = len(self._stamps)
+            for name, amount in acting:
+                rows, amounts = self._acting.setdefault(name, (array("q"), array("d")))
+                rows.append(row)
+                amounts.append(amount)
         self._stamps.append(stamp_ns)
-        self._desired.frombytes(_NO_TWIST if desired is None else _bytes(desired))
-        self._safe.frombytes(_bytes(safe))
+        self._desired.add(_NO_TWIST if desired is None else desired)
+        self._safe.add(safe)
         self._grippers.append(_NAN if gripper_desired is None else gripper_desired)
         self._grippers.append(_NAN if gripper is None else gripper)
         self._used.append(-1 if command_stamp_ns is None else command_stamp_ns)
         self._states.append(state)
         self._reasons.append(reason)
-        for name, amount in acting:
-            rows, amounts = self._acting.setdefault(name, (array("q"), array("d")))
-            rows.append(row)
-            amounts.append(amount)
         self._sample.append(sample)
 
     def __len__(self) -> int:
@@ -104,14 +106,14 @@ class TickColumns:
             values: Array = np.zeros(count)
             values[_integers(rows)] = _floats(amounts)
             acting[name] = values
-        grippers = _floats(self._grippers, 2)
+        grippers = _floats(self._grippers).reshape(-1, 2)
         sample = _integers(self._sample)
         position: Array = np.full((count, joints.position.shape[1]), np.nan)
         position[sample >= 0] = joints.position[sample[sample >= 0]]
         return Ticks(
             stamp_ns=_integers(self._stamps),
-            desired=_floats(self._desired, _TWIST),
-            safe=_floats(self._safe, _TWIST),
+            desired=self._desired.array(),
+            safe=self._safe.array(),
             gripper_desired=grippers[:, 0],
             gripper=grippers[:, 1],
             command_stamp_ns=_integers(self._used),
@@ -127,11 +129,11 @@ class JointColumns:
 
     def __init__(self, robot: RobotConfig) -> None:
         """Start empty."""
-        self._robot = robot
+        count = len(robot.joints)
         self._stamps = array("q")
-        self._rows = array("d")
+        self._position, self._velocity, self._effort = _Rows(count), _Rows(count), _Rows(count)
         self._grippers = array("d")
-        self._no_effort = np.full(len(robot.joints), np.nan)
+        self._no_effort = np.full(count, np.nan)
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -139,23 +141,22 @@ class JointColumns:
 
     def add(self, sample: JointSample) -> None:
         """Append a sample."""
-        effort = self._no_effort if sample.effort is None else sample.effort
         self._stamps.append(sample.stamp_ns)
-        for values in (sample.position, sample.velocity, effort):
-            self._rows.frombytes(_bytes(values))
-        self._grippers.append(np.nan if sample.gripper is None else sample.gripper)
+        self._position.add(sample.position)
+        self._velocity.add(sample.velocity)
+        self._effort.add(self._no_effort if sample.effort is None else sample.effort)
+        self._grippers.append(_NAN if sample.gripper is None else sample.gripper)
 
     def joints(self, chain: SerialChain) -> Joints:
         """Return what was added, and where the TCP was by `chain`."""
-        count = len(self._robot.joints)
-        rows = _floats(self._rows, 3 * count).reshape(-1, 3, count)
+        position = self._position.array()
         return Joints(
             stamp_ns=_integers(self._stamps),
-            position=rows[:, 0].copy(),
-            velocity=rows[:, 1].copy(),
-            effort=rows[:, 2].copy(),
+            position=position,
+            velocity=self._velocity.array(),
+            effort=self._effort.array(),
             gripper=_floats(self._grippers),
-            tcp=chain.positions(rows[:, 0]),
+            tcp=chain.positions(position),
         )
 
 
@@ -169,10 +170,8 @@ class Record:
         self.samples = JointColumns(robot)
         self.inference_s: list[float] = []
         self.filter_s = 0.0
-        self.loading = Stopwatch()
         self.instructions: list[Instruction] = []
         self.refused: dict[str, tuple[int, str]] = {}
-        self.gaps: list[tuple[int, int]] = []
         self._chunks: list[tuple[int, int, int]] = []
 
     def add_command(self, now_ns: int, step: PolicyStep) -> None:
@@ -199,13 +198,15 @@ class Record:
             sample=len(self.samples) - 1,
         )
 
-    def add_joints(self, sample: JointSample) -> None:
-        """Append a joint sample."""
-        self.samples.add(sample)
-
-    def add_instruction(self, time_ns: int, text: str) -> None:
-        """Append an instruction."""
-        self.instructions.append(Instruction(time_ns, text))
+    def add_input(self, event: Event) -> None:
+        """Append joint states, as `engine.read_joints` made them, or an instruction."""
+        if event.kind is Kind.INSTRUCTION:
+            self.instructions.append(Instruction(event.time_ns, event.value))
+        elif event.kind is Kind.JOINTS:
+            if isinstance(event.value, JointError):
+                self.refuse("joint_states", str(event.value))
+            else:
+                self.samples.add(event.value)
 
     def refuse(self, what: str, reason: str) -> None:
         """Count an input that could not be used."""
@@ -223,14 +224,35 @@ def chunks(rows: Sequence[tuple[int, int, int]]) -> Chunks:
     return Chunks(table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy())
 
 
-def _bytes(values: Array) -> bytes:
-    return values.tobytes()
+class _Rows:
+    """Rows of one width in the making: kept as they come, and put together now and then."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._rows: list[Array] = []
+        self._blocks: list[Array] = [np.zeros((0, width))]
+
+    def add(self, row: Array) -> None:
+        """Append a row, which must not change any more."""
+        rows = self._rows
+        rows.append(row)
+        if len(rows) == _BLOCK:
+            self._join()
+
+    def array(self) -> Array:
+        """Return all rows, shape (rows, width)."""
+        self._join()
+        return np.concatenate(self._blocks)
+
+    def _join(self) -> None:
+        if self._rows:
+            self._blocks.append(np.concatenate(self._rows).reshape(-1, self._width))
+            self._rows.clear()
 
 
 def _integers(values: "array[int]") -> Stamps:
     return np.array(values, np.int64)
 
 
-def _floats(values: "array[float]", width: int | None = None) -> Array:
-    flat = np.array(values, np.float64)
-    return flat if width is None else flat.reshape(-1, width)
+def _floats(values: "array[float]") -> Array:
+    return np.array(values, np.float64)

@@ -1,27 +1,27 @@
-"""The pipeline stepped without a clock: the objects of the live nodes, called in a fixed order.
+"""The nodes stepped without a clock: their objects, called in a fixed order.
 
-`Pipeline` holds what policy_node and safety_node hold, and answers messages as their callbacks do.
-Its time is that of the events given to it. Between two events it does what fell due in between, in
-the order of time and, at the same time: a result of the model, a step of the policy, a step of the
-filter. An event of the same time as a step comes before it.
+`PolicySide` and `SafetySide` hold what policy_node and safety_node hold, and answer messages as
+their callbacks do. Messages come to the first and, along with its commands, go on to the second,
+from which nothing comes back. The time is that of the messages. Between two of them it is done what
+fell due in between, in the order of time and, at the same time: a result of the model, a step of
+the policy, a step of the filter. A message of the same time as a step comes before it.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vla_ros.observation.joints import JointError, JointReader
-from vla_ros.policy.controller import PolicyController, PolicyStep
+from vla_ros.policy.controller import PolicyController
 from vla_ros.policy.policy import Chunk, Policy, PolicyError
 from vla_ros.replay.columns import Record
-from vla_ros.replay.decoding import JointLists
 from vla_ros.replay.source import ChunkStamps, Event, Kind
-from vla_ros.robot import RobotConfig
+from vla_ros.replay.stopwatch import Stopwatch
 from vla_ros.safety import SafetyFilter
 from vla_ros.types import Command, Frame, JointSample
 
@@ -115,17 +115,15 @@ class _Clock:
     def __init__(self, period_ns: int, times_ns: Sequence[int] | None) -> None:
         self._period_ns = period_ns
         self._given = None if times_ns is None else deque(times_ns)
-        self.next_ns = _NEVER
+        # A node that ran before the first message stepped then, too.
+        self.next_ns = self._given[0] if self._given else _NEVER
 
-    def start(self, time_ns: int, *, again: bool) -> None:
-        """Begin with a step at `time_ns`, or begin `again`; then given times before it are dropped.
-
-        The first time they are not: a node that ran before the first message stepped then, too.
-        """
+    def start(self, time_ns: int) -> None:
+        """Begin with a step at `time_ns`; at given times, with the first that is not before it."""
         if self._given is None:
             self.next_ns = time_ns
             return
-        while again and self._given and self._given[0] < time_ns:
+        while self._given and self._given[0] < time_ns:
             self._given.popleft()
         self.next_ns = self._given[0] if self._given else _NEVER
 
@@ -151,7 +149,83 @@ class _Clock:
         return taken
 
 
-class PolicySide:
+class End(NamedTuple):
+    """There is nothing more; what falls due before this time is still to be done."""
+
+    time_ns: int
+
+
+class Sent(NamedTuple):
+    """A command of the policy on its way to the filter.
+
+    Attributes:
+        time_ns: When it is sent, in the order of all messages; its stamp may be 1 ns later.
+        command: The command.
+        gripper: The opening that goes with it, in m, or None.
+
+    """
+
+    time_ns: int
+    command: Command
+    gripper: float | None
+
+
+Item = Event | Sent | End
+"""What comes to the filter."""
+
+
+def read_joints(events: Iterable[Event], reader: JointReader) -> Iterator[Event]:
+    """Yield events; those of joint states hold a `JointSample`, or what is wrong with them."""
+    for event in events:
+        if event.kind is Kind.JOINTS:
+            value: JointSample | JointError
+            try:
+                value = reader.read(*event.value)
+            except JointError as err:
+                value = err
+            yield Event(event.time_ns, event.rank, event.sequence, event.kind, value)
+        else:
+            yield event
+
+
+class _Side:
+    """A node's time: that of its messages, between which it does what falls due.
+
+    Attributes:
+        clock: Its timer.
+        gaps: Silences of the bag that were not stepped through: from, to.
+        loading: The time that it took to load what the robot's description says.
+
+    """
+
+    def __init__(self, period_ns: int, ticks_ns: Sequence[int] | None) -> None:
+        """Step every period, or at given times."""
+        self.clock = _Clock(period_ns, ticks_ns)
+        self.gaps: list[tuple[int, int]] = []
+        self.loading = Stopwatch()
+        self._now_ns: int | None = None
+
+    def advance(self, time_ns: int) -> None:
+        """Do what falls due before `time_ns`, which is then the time."""
+        now_ns = self._now_ns
+        if now_ns is None:
+            if self.clock.next_ns == _NEVER:
+                self.clock.start(time_ns)
+            self._due(time_ns)
+        elif time_ns - now_ns > LONGEST_GAP_NS:
+            self.gaps.append((now_ns, time_ns))
+            self._due(now_ns + AFTER_GAP_NS)
+            self.clock.start(time_ns)
+        else:
+            self._due(time_ns)
+        self._now_ns = time_ns if now_ns is None else max(now_ns, time_ns)
+
+    def _due(self, until_ns: int) -> None:
+        """Do what falls due before a time."""
+        raise NotImplementedError
+
+
+class PolicySide(_Side):
     """policy_node without its clock and its thread."""
 
     def __init__(
@@ -163,7 +237,7 @@ class PolicySide:
         period_ns: int,
         latency: Latency,
         ticks_ns: Sequence[int] | None = None,
-        send: Callable[[int, PolicyStep], None] | None = None,
+        send_in: str | None = None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Start.
@@ -175,37 +249,47 @@ class PolicySide:
             period_ns: Time of one action.
             latency: When results are there.
             ticks_ns: When to command, instead of every period.
-            send: Called with every command.
+            send_in: Frame of the commands that go to a filter; None if they go to none.
             timer: Seconds of the wall clock, for the time that inference takes.
 
         """
+        super().__init__(period_ns, ticks_ns)
         self._controller = controller
         self._policy = policy
         self._record = record
         self._period_ns = period_ns
         self._latency = latency
-        self._send = send
+        self._send_in = send_in
+        self._sent: list[Sent] = []
         self._timer = timer
         self._description = ""
         self._last_ns = 0
         self._pending: tuple[int, Observation, Chunk | str] | None = None
-        self.clock = _Clock(period_ns, ticks_ns)
 
-    @property
-    def result_ns(self) -> int:
-        """When the result of the inference that is running is there."""
-        return _NEVER if self._pending is None else self._pending[0]
+    def through(self, events: Iterable[Event | End]) -> Iterator[Item]:
+        """Yield events, of those that `read_joints` made, each after the commands sent up to it."""
+        for event in events:
+            self.advance(event.time_ns)
+            if type(event) is Event:
+                self._receive(event)
+            if self._sent:
+                yield from self._sent
+                self._sent.clear()
+            yield event
 
-    def receive(self, event: Event) -> None:
+    def _receive(self, event: Event) -> None:
         """Do what policy_node does with a message."""
-        if event.kind is Kind.FRAME:
+        if event.kind is Kind.JOINTS:
+            if type(event.value) is JointSample:
+                self._controller.add_joints(event.value)
+        elif event.kind is Kind.FRAME:
             frame: Frame = event.value
             if self._controller.add_frame(frame):
                 self._infer_if_due(event.time_ns)
         elif event.kind is Kind.DESCRIPTION:
             if event.value != self._description:
                 self._description = event.value
-                with self._record.loading:
+                with self.loading:
                     chain = self._controller.robot.chain(event.value)
                     self._policy.set_chain(chain)
                     self._controller.set_chain(chain)
@@ -216,16 +300,23 @@ class PolicySide:
                 self._tick_now(event.time_ns)
                 self._infer_if_due(event.time_ns)
 
-    def joints(self, sample: JointSample) -> None:
-        """Take a joint sample."""
-        self._controller.add_joints(sample)
+    def _due(self, until_ns: int) -> None:
+        clock = self.clock
+        while True:
+            if self._pending is not None and self._pending[0] <= clock.next_ns:
+                now_ns, observation, outcome = self._pending
+                if now_ns >= until_ns:
+                    return
+                self._pending = None
+                self._collect(now_ns, observation, outcome)
+            elif (next_ns := clock.next_ns) < until_ns:
+                clock.advance()
+                self._tick(next_ns, next_ns)
+            else:
+                return
 
-    def collect(self, now_ns: int) -> None:
+    def _collect(self, now_ns: int, observation: "Observation", outcome: Chunk | str) -> None:
         """Take the model's result, as policy_node does when its thread has it."""
-        if self._pending is None:
-            return
-        _, observation, outcome = self._pending
-        self._pending = None
         if isinstance(outcome, str):
             self._record.refuse("the model", outcome)
             self._controller.fail(observation, outcome)
@@ -234,19 +325,20 @@ class PolicySide:
         elif now_ns - self._last_ns < self._period_ns // 4:
             self.clock.reset(now_ns)
 
-    def tick(self, now_ns: int) -> None:
+    def _tick(self, now_ns: int, stamp_ns: int) -> None:
         """Command what is due now."""
-        step = self._controller.tick(now_ns)
-        self._last_ns = now_ns
-        self._record.add_command(now_ns, step)
-        if self._send is not None:
-            self._send(now_ns, step)
+        step = self._controller.tick(stamp_ns)
+        self._last_ns = stamp_ns
+        self._record.add_command(stamp_ns, step)
+        if self._send_in is not None:
+            command = Command(stamp_ns, self._send_in, np.asarray(step.twist, np.float64), None)
+            self._sent.append(Sent(now_ns, command, step.gripper))
 
     def _tick_now(self, now_ns: int) -> None:
         # The filter takes two commands of one stamp for one, and no two have one live.
-        at_ns = max(now_ns, self._last_ns + 1)
-        if self.clock.reset(now_ns) or self.clock.take(at_ns):
-            self.tick(at_ns)
+        stamp_ns = max(now_ns, self._last_ns + 1)
+        if self.clock.reset(now_ns) or self.clock.take(stamp_ns):
+            self._tick(now_ns, stamp_ns)
 
     def _infer_if_due(self, now_ns: int) -> None:
         observation = self._controller.due_observation(now_ns)
@@ -264,7 +356,7 @@ class PolicySide:
         self._pending = (due_ns, observation, outcome)
 
 
-class SafetySide:
+class SafetySide(_Side):
     """safety_node without its clock."""
 
     def __init__(
@@ -286,24 +378,38 @@ class SafetySide:
             timer: Seconds of the wall clock, for the time that the filter takes.
 
         """
+        super().__init__(round(SECOND_NS / rate_hz), ticks_ns)
         self._timer = timer
         self._filter = safety
         self._record = record
         self._commands: deque[Command] = deque(maxlen=_COMMANDS)
         self._gripper: float | None = None
         self._description = ""
-        self.clock = _Clock(round(SECOND_NS / rate_hz), ticks_ns)
 
-    def receive(self, event: Event) -> None:
-        """Do what safety_node does with a message."""
-        if event.kind is Kind.COMMAND:
-            self.command(event.value, event.time_ns)
+    def take(self, item: Item) -> None:
+        """Do what falls due before it, and what safety_node does with it."""
+        if type(item) is Sent:
+            # Part of what its message brought about: time goes by from message to message.
+            self._due(item.time_ns)
+            self._command(item.command, item.command.stamp_ns)
+            if item.gripper is not None:
+                self._open(item.gripper)
+            return
+        self.advance(item.time_ns)
+        if type(item) is Event:
+            self._receive(item)
+
+    def _receive(self, event: Event) -> None:
+        if event.kind is Kind.JOINTS:
+            self._joints(event.value, event.time_ns)
+        elif event.kind is Kind.COMMAND:
+            self._command(event.value, event.time_ns)
         elif event.kind is Kind.GRIPPER:
-            self.gripper(event.value)
+            self._open(event.value)
         elif event.kind is Kind.DESCRIPTION:
             if event.value != self._description:
                 self._description = event.value
-                with self._record.loading:
+                with self.loading:
                     first = self._filter.set_robot_description(event.value)
                 if first:
                     self._filter.forget(event.time_ns)
@@ -312,30 +418,31 @@ class SafetySide:
         elif event.kind is Kind.ESTOP:
             self._filter.estop(event.value, event.time_ns)
 
-    def command(self, command: Command, now_ns: int) -> None:
-        """Take a command."""
+    def _command(self, command: Command, now_ns: int) -> None:
         self._commands.append(command)
         begin = self._timer()
         self._filter.receive(command, now_ns)
         self._record.filter_s += self._timer() - begin
 
-    def gripper(self, opening: float) -> None:
-        """Take a desired opening."""
+    def _open(self, opening: float) -> None:
         self._gripper = opening
         self._filter.receive_gripper(opening)
 
-    def joints(self, sample: JointSample, now_ns: int) -> None:
-        """Take a joint sample."""
+    def _joints(self, sample: JointSample | JointError, now_ns: int) -> None:
         begin = self._timer()
-        self._filter.receive_joints(sample, now_ns)
+        if isinstance(sample, JointError):
+            self._filter.refuse("joint_states_malformed", str(sample), now_ns)
+        else:
+            self._filter.receive_joints(sample, now_ns)
         self._record.filter_s += self._timer() - begin
 
-    def refuse(self, reason: str, now_ns: int) -> None:
-        """Take the news that joint states could not be read."""
-        self._filter.refuse("joint_states_malformed", reason, now_ns)
+    def _due(self, until_ns: int) -> None:
+        clock = self.clock
+        while (next_ns := clock.next_ns) < until_ns:
+            clock.advance()
+            self._tick(next_ns)
 
-    def tick(self, now_ns: int) -> None:
-        """Send what may be sent now."""
+    def _tick(self, now_ns: int) -> None:
         begin = self._timer()
         decision = self._filter.step(now_ns, None, None)
         self._record.filter_s += self._timer() - begin
@@ -347,112 +454,3 @@ class SafetySide:
                     desired = command
                     break
         self._record.add_step(decision, desired, self._gripper)
-
-
-class Pipeline:
-    """Both sides, and what falls due between messages."""
-
-    def __init__(
-        self,
-        robot: RobotConfig,
-        record: Record,
-        *,
-        policy: PolicySide | None,
-        safety: SafetySide | None,
-    ) -> None:
-        """Join the sides that a replay has; either may be missing."""
-        self._reader = JointReader(robot)
-        self._record = record
-        self._policy = policy
-        self._safety = safety
-        self._now_ns: int | None = None
-
-    def run(self, events: Iterable[Event], *, tail_ns: int = 0) -> Record:
-        """Step through all events, and for `tail_ns` after the last one; return the record."""
-        for event in events:
-            self.advance(event.time_ns)
-            self.receive(event)
-        if self._now_ns is not None:
-            self.advance(self._now_ns + tail_ns + 1)
-        return self._record
-
-    def receive(self, event: Event) -> None:
-        """Hand a message to both sides."""
-        if event.kind is Kind.JOINTS:
-            self._receive_joints(event.value, event.time_ns)
-            return
-        if event.kind is Kind.INSTRUCTION:
-            self._record.add_instruction(event.time_ns, event.value)
-        if self._policy is not None:
-            self._policy.receive(event)
-        if self._safety is not None:
-            self._safety.receive(event)
-
-    def _receive_joints(self, lists: JointLists, now_ns: int) -> None:
-        try:
-            sample = self._reader.read(*lists)
-        except JointError as err:
-            self._record.refuse("joint_states", str(err))
-            if self._safety is not None:
-                self._safety.refuse(str(err), now_ns)
-            return
-        self._record.add_joints(sample)
-        if self._policy is not None:
-            self._policy.joints(sample)
-        if self._safety is not None:
-            self._safety.joints(sample, now_ns)
-
-    def advance(self, time_ns: int) -> None:
-        """Do what falls due before `time_ns`, which is then the time."""
-        now_ns = self._now_ns
-        if now_ns is None:
-            self._start(time_ns, again=False)
-            self._due(time_ns)
-        elif time_ns - now_ns > LONGEST_GAP_NS:
-            self._record.gaps.append((now_ns, time_ns))
-            self._due(now_ns + AFTER_GAP_NS)
-            self._start(time_ns, again=True)
-        else:
-            self._due(time_ns)
-        self._now_ns = time_ns if now_ns is None else max(now_ns, time_ns)
-
-    def _start(self, time_ns: int, *, again: bool) -> None:
-        for side in (self._policy, self._safety):
-            if side is not None:
-                side.clock.start(time_ns, again=again)
-
-    def _due(self, until_ns: int) -> None:
-        policy, safety = self._policy, self._safety
-        if policy is None and safety is not None:
-            # The same as below, for the mode that is to be fast.
-            clock = safety.clock
-            while (next_ns := clock.next_ns) < until_ns:
-                clock.advance()
-                safety.tick(next_ns)
-            return
-        while True:
-            result_ns = _NEVER if policy is None else policy.result_ns
-            policy_ns = _NEVER if policy is None else policy.clock.next_ns
-            safety_ns = _NEVER if safety is None else safety.clock.next_ns
-            next_ns = min(result_ns, policy_ns, safety_ns)
-            if next_ns >= until_ns:
-                return
-            if policy is not None and next_ns == result_ns:
-                policy.collect(next_ns)
-            elif policy is not None and next_ns == policy_ns:
-                policy.clock.advance()
-                policy.tick(next_ns)
-            elif safety is not None:
-                safety.clock.advance()
-                safety.tick(next_ns)
-
-
-def send_to(safety: SafetySide, frame_id: str) -> Callable[[int, PolicyStep], None]:
-    """Return what hands the policy's commands to the filter, as the topics between them do."""
-
-    def send(now_ns: int, step: PolicyStep) -> None:
-        safety.command(Command(now_ns, frame_id, np.asarray(step.twist, np.float64), None), now_ns)
-        if step.gripper is not None:
-            safety.gripper(step.gripper)
-
-    return send

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vla_ros.observation.joints import JointReader
 from vla_ros.replay.bags import Bag, open_bag
 from vla_ros.replay.columns import CommandColumns, Record, TickColumns, chunks
 from vla_ros.replay.common import (
@@ -21,7 +22,7 @@ from vla_ros.replay.common import (
     used_remap,
     versions,
 )
-from vla_ros.replay.engine import Pipeline
+from vla_ros.replay.engine import read_joints
 from vla_ros.replay.expectations import Expectation
 from vla_ros.replay.judge import JudgeError, judge_bag
 from vla_ros.replay.result import Commands, Joints, ReplayResult, Ticks
@@ -70,14 +71,15 @@ class _Live:
         self._stamps = MessageTimes()
         self._asked, self._sent = RecordedCommands(), RecordedCommands()
         self._record = Record(robot)
-        self._pipeline = Pipeline(robot, self._record, policy=None, safety=None)
+        self._reader = JointReader(robot)
         self._chunks: list[ChunkStamps] = []
         self._statuses: dict[int, Status] = {}
         self._start_ns = self._end_ns = 0
 
     def read(self) -> None:
         first = None
-        for event in self._source.events(set(Kind) - {Kind.FRAME}):
+        events = self._source.events(set(Kind) - {Kind.FRAME})
+        for event in read_joints(events, self._reader):
             if first is None:
                 self._start_ns = first = event.time_ns
             self._end_ns = max(self._end_ns, event.time_ns)
@@ -87,7 +89,7 @@ class _Live:
     def _take(self, event: Event) -> None:
         kind, value = event.kind, event.value
         if kind in (Kind.JOINTS, Kind.INSTRUCTION):
-            self._pipeline.receive(event)
+            self._record.add_input(event)
         elif kind is Kind.DESCRIPTION:
             self._urdf = self._urdf or value
         elif kind in (Kind.COMMAND, Kind.GRIPPER):

@@ -168,7 +168,7 @@ class Source:
                 if event.kind is not Kind.FRAME:
                     yield event
                 elif (frame := self._finished(event.value)) is not None:
-                    yield event._replace(value=frame)
+                    yield Event(event.time_ns, event.rank, event.sequence, event.kind, frame)
         self._report()
 
     def _decoded(

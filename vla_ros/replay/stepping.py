@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from vla_ros.observation.joints import JointReader
 from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.bundle import MANIFEST, Bundle, sha256
 from vla_ros.policy.controller import PolicyController
@@ -31,11 +32,12 @@ from vla_ros.replay.common import (
     used_remap,
     versions,
 )
-from vla_ros.replay.engine import Latency, Pipeline, PolicySide, SafetySide, send_to
+from vla_ros.replay.engine import End, Item, Latency, PolicySide, SafetySide, read_joints
 from vla_ros.replay.expectations import Expectation
 from vla_ros.replay.judge import Judge, JudgeError
 from vla_ros.replay.result import ReplayResult
 from vla_ros.replay.source import ChunkStamps, Event, Kind, Source
+from vla_ros.replay.stopwatch import Stopwatch
 from vla_ros.robot import RobotConfig
 from vla_ros.safety import SafetyFilter
 
@@ -148,6 +150,7 @@ class _Run:
         self._robot_file = robot_file
         self._bundle = bundle
         self._options = options
+        self._loading = Stopwatch()
         self._record = Record(robot)
         self._stamps = MessageTimes()
         self._asked, self._sent = RecordedCommands(), RecordedCommands()
@@ -161,18 +164,21 @@ class _Run:
         self._ticks_ns: dict[Kind, list[int]] = {}
         self._description = ""
         self._warnings: list[str] = []
-        self._start_ns = self._end_ns = 0
+        self._start_ns: int | None = None
+        self._end_ns = 0
         bag.prepare([*source.topics.values(), *source.cameras.values()])
         self._look_ahead(latency)
-        with self._record.loading:
+        with self._loading:
             self._chain = robot.chain(self._urdf)
             self._judge = self._make_judge()
-            self._pipeline = self._make_pipeline()
+            self._safety = self._make_safety()
+            self._policy = self._make_policy()
 
     @property
     def loading_s(self) -> float:
-        """Seconds that it took to make the pipeline's models, and the judge's."""
-        return self._record.loading.seconds
+        """Seconds that it took to make the models of both sides, and the judge's."""
+        sides = [side.loading.seconds for side in (self._policy, self._safety) if side]
+        return self._loading.seconds + sum(sides)
 
     @property
     def _urdf(self) -> str:
@@ -204,33 +210,36 @@ class _Run:
         elif not self._description:
             self._given_urdf = packaged_urdf(self._robot, self._bag.path)
 
-    def _make_pipeline(self) -> Pipeline:
-        options, record = self._options, self._record
-        safety = policy = None
-        if options.mode != "policy":
-            safety = SafetySide(
-                SafetyFilter(self._robot, self._given_urdf, options.rate_hz),
-                record,
-                rate_hz=options.rate_hz,
-                ticks_ns=self._ticks_ns.get(Kind.SAFE),
-            )
-        if self._bundle is not None:
-            policy = PolicySide(
-                PolicyController(
-                    self._bundle,
-                    self._robot,
-                    None if self._given_urdf is None else self._chain,
-                    replan_actions=options.replan_actions,
-                    chunk_mode=options.chunk_mode,
-                ),
-                Policy(self._bundle, BackendOptions(threads=options.threads), chain=self._chain),
-                record,
-                period_ns=self._bundle.period_ns,
-                latency=self._latency,
-                ticks_ns=self._ticks_ns.get(Kind.COMMAND),
-                send=None if safety is None else send_to(safety, self._robot.base_frame),
-            )
-        return Pipeline(self._robot, record, policy=policy, safety=safety)
+    def _make_safety(self) -> SafetySide | None:
+        options = self._options
+        if options.mode == "policy":
+            return None
+        return SafetySide(
+            SafetyFilter(self._robot, self._given_urdf, options.rate_hz),
+            self._record,
+            rate_hz=options.rate_hz,
+            ticks_ns=self._ticks_ns.get(Kind.SAFE),
+        )
+
+    def _make_policy(self) -> PolicySide | None:
+        options, bundle = self._options, self._bundle
+        if bundle is None:
+            return None
+        return PolicySide(
+            PolicyController(
+                bundle,
+                self._robot,
+                None if self._given_urdf is None else self._chain,
+                replan_actions=options.replan_actions,
+                chunk_mode=options.chunk_mode,
+            ),
+            Policy(bundle, BackendOptions(threads=options.threads), chain=self._chain),
+            self._record,
+            period_ns=bundle.period_ns,
+            latency=self._latency,
+            ticks_ns=self._ticks_ns.get(Kind.COMMAND),
+            send_in=None if options.mode == "policy" else self._robot.base_frame,
+        )
 
     def _fed(self) -> set[Kind]:
         """Return what goes into the pipeline; other kinds are kept to compare with."""
@@ -246,40 +255,46 @@ class _Run:
         return fed
 
     def step(self, progress: Callable[[float], None] | None) -> None:
-        """Step the pipeline through the bag."""
-        pipeline, fed = self._pipeline, self._fed()
+        """Step both sides through the bag."""
+        read = self._read()
+        items: Iterator[Item] = read if self._policy is None else self._policy.through(read)
+        for count, item in enumerate(items):
+            if self._safety is not None:
+                self._safety.take(item)
+            if type(item) is Event:
+                # Behind the steps that were before it, which did not know of it.
+                self._record.add_input(item)
+            if progress is not None and count % 256 == 0:
+                done = item.time_ns - (self._start_ns or item.time_ns)
+                progress(min(done / max(self._bag.duration_ns, 1), 1.0))
+
+    def _read(self) -> Iterator[Event | End]:
+        """Yield what goes into the policy or the filter, and keep what else there is."""
+        fed = self._fed()
         kinds = fed | {Kind.COMMAND, Kind.GRIPPER}
         if self._options.mode != "policy":
             kinds |= {Kind.SAFE, Kind.SAFE_GRIPPER}
-        first, last = None, 0
-        for count, event in enumerate(self._events(kinds)):
-            if first is None:
-                first = event.time_ns
-            last = max(last, event.time_ns)
+        yield from read_joints(self._kept(self._events(kinds), fed), JointReader(self._robot))
+        if self._start_ns is not None:
+            tail_ns = 0 if self._options.mode == "policy" else TAIL_NS
+            yield End(self._end_ns + tail_ns + 1)
+
+    def _kept(self, events: Iterator[Event], fed: set[Kind]) -> Iterator[Event]:
+        """Yield the events that are fed, having kept the times of all, and recorded commands."""
+        for event in events:
+            if self._start_ns is None:
+                self._start_ns = event.time_ns
+            self._end_ns = max(self._end_ns, event.time_ns)
             self._keep(event)
             if event.kind in fed:
-                pipeline.advance(event.time_ns)
-                pipeline.receive(event)
-            if progress is not None and count % 256 == 0:
-                progress(min((event.time_ns - first) / max(self._bag.duration_ns, 1), 1.0))
-        if first is not None:
-            tail_ns = 0 if self._options.mode == "policy" else TAIL_NS
-            pipeline.advance(last + tail_ns + 1)
-        self._start_ns, self._end_ns = first or 0, last
+                yield event
 
     def _events(self, kinds: set[Kind]) -> Iterator[Event]:
-        """Yield the source's events, the instructions replaced where one is given."""
+        """Return the source's events, the instructions replaced where one is given."""
         given = self._options.instruction
         if given is None:
-            yield from self._source.events(kinds)
-            return
-        told = False
-        for event in self._source.events(kinds - {Kind.INSTRUCTION}):
-            if not told:
-                rank = int(Kind.INSTRUCTION) * 64
-                yield Event(event.time_ns, rank, -1, Kind.INSTRUCTION, given)
-                told = True
-            yield event
+            return self._source.events(kinds)
+        return _told(given, self._source.events(kinds - {Kind.INSTRUCTION}))
 
     def _keep(self, event: Event) -> None:
         kind = event.kind
@@ -310,7 +325,7 @@ class _Run:
             robot_file=self._robot_file,
             mode=options.mode,
             latency=options.latency if stepped else "none",
-            start_ns=self._start_ns,
+            start_ns=self._start_ns or 0,
             end_ns=self._end_ns,
             instructions=tuple(record.instructions),
             cameras=self._source.cameras or image_topics(self._bag),
@@ -346,8 +361,9 @@ class _Run:
     def _warn(self, *, repeats: bool) -> None:
         for what, (count, first) in sorted(self._record.refused.items()):
             self._warnings.append(f"{what}: {count} times nothing usable; the first: {first}")
-        for begin, end in self._record.gaps:
-            at = (begin - self._start_ns) / 1e9
+        side = self._safety or self._policy
+        for begin, end in [] if side is None else side.gaps:
+            at = (begin - (self._start_ns or 0)) / 1e9
             self._warnings.append(
                 f"the bag is silent for {(end - begin) / 1e9:.1f} s from {at:.3f} s on: not stepped"
             )
@@ -368,6 +384,15 @@ class _Run:
             found["bundle_sha256"] = sha256(self._bundle.path / MANIFEST)
             found["onnxruntime"] = str(onnxruntime.__version__)
         return found
+
+
+def _told(text: str, events: Iterator[Event]) -> Iterator[Event]:
+    """Yield an instruction at the time of the first event, and the events."""
+    for count, event in enumerate(events):
+        if not count:
+            rank = int(Kind.INSTRUCTION) * 64
+            yield Event(event.time_ns, rank, -1, Kind.INSTRUCTION, text)
+        yield event
 
 
 def _load_bundle(mode: str, bundle: str | Path | None) -> Bundle | None:

@@ -434,7 +434,7 @@ class SafetyFilter:
             self._unseen_way = 0.0
             return
         seconds = min(max(sample.stamp_ns - before.stamp_ns, 0), self._joint_timeout_ns) / SECOND_NS
-        self._unseen_way += seconds * float(np.abs(self._motion.joint_velocity).max())
+        self._unseen_way += seconds * max(map(abs, self._motion.joint_velocity.tolist()))
         if self._unseen_way > _FROZEN_WAY:
             self._unseen_way = 0.0
             text = (

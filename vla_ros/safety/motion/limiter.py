@@ -130,6 +130,7 @@ class MotionLimiter:
         self._torque: Array = state["torque"][:n]
         self._seen: Array = state["seen"][:n]
         self._target: Array = state["target"]
+        self._aimed: Target | None = None
         self._target_kind = record["target_kind"]
         self._acts = record["acts"]
         self._twist: Array = state["twist"]
@@ -223,6 +224,9 @@ class MotionLimiter:
         return self._motion
 
     def _aim_at(self, target: Target | None) -> None:
+        if target is self._aimed:
+            return
+        self._aimed = target
         kind, values = shaping.NO_TARGET, self._target
         if isinstance(target, TwistTarget):
             kind, values[:6] = shaping.TWIST, target.linear + target.angular
