@@ -141,7 +141,7 @@ def test_a_killed_demo_takes_its_nodes_with_it(tmp_path: Path) -> None:
         (["--bundle", "/nowhere/bundle"], None, "/nowhere/bundle"),
         (["--robot", "/nowhere/robot.yaml"], None, "/nowhere/robot.yaml"),
         (["--instruction", "  "], None, "the instruction is empty"),
-        (["--seed", "-1"], None, "--seed is -1"),
+        (["--seed", "-1"], None, "argument --seed: -1 is not a whole number from 0 to 2147483647"),
         ([], 5000, "ROS_DOMAIN_ID"),
     ],
 )
@@ -150,7 +150,7 @@ def test_bad_input_ends_with_one_clear_line(
 ) -> None:
     with start(tmp_path, *arguments, domain=domain) as demo:
         output, errors = demo.communicate(timeout=40.0)
-    assert demo.returncode == 1, output + errors
+    assert demo.returncode in (1, 2), output + errors
     assert told in errors
     assert "Traceback" not in output + errors
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 COMMANDS = {
     "demo": ("vla_ros.demo", "run the whole loop in simulation, and record it"),
@@ -44,10 +45,17 @@ SAFETY_COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with an argument in one line, which a screen of usage would hide."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; --help shows what there is\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="vla_ros", description=__doc__)
+    parser = _Parser(prog="vla_ros", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add(commands, COMMANDS, words[:1])
     for group, text, members in (
@@ -75,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: "argparse._SubParsersAction[_Parser]",
     modules: dict[str, tuple[str, str]],
     chosen: Sequence[str],
 ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from vla_ros.arguments import positive, whole
 from vla_ros.paths import share
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.cadence import CadenceReport
@@ -68,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--instruction", default="pick up the red cube", help="what to do, in words"
     )
-    parser.add_argument("--seed", type=int, default=0, help="where the cubes lie")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds to give up after")
+    parser.add_argument("--seed", type=whole(0, 2**31 - 1), default=0, help="where the cubes lie")
+    parser.add_argument("--timeout", type=positive, default=60.0, help="seconds to give up after")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run folders")
     parser.add_argument("--robot", type=Path, help="robot file; the Panda's by default")
     parser.add_argument("--bundle", type=Path, help="policy bundle; panda_pick by default")
@@ -83,9 +84,6 @@ def run(args: argparse.Namespace) -> int:
         msg = (
             "the instruction is empty: say what to pick, as in --instruction 'pick up the red cube'"
         )
-        raise DemoError(msg)
-    if not 0 <= args.seed < 2**31:
-        msg = f"--seed is {args.seed}: it must lie between 0 and {2**31 - 1}"
         raise DemoError(msg)
     _ensure_rendering()
     robot = args.robot or share() / "config" / "robots" / "panda.yaml"

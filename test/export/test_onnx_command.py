@@ -134,16 +134,9 @@ def test_a_fault_of_the_manifest_is_told_of_the_file_given(source, tmp_path, cap
     assert not (tmp_path / "bundle").exists()
 
 
-@pytest.mark.parametrize(
-    ("flags", "fault"),
-    [
-        (["--observations", "0"], "--observations 0: must be at least 1"),
-        (["--out", "."], "--out .: is no name of a new folder"),
-    ],
-)
-def test_a_flag_at_fault_is_told_before_anything_is_written(source, tmp_path, capsys, flags, fault):
-    assert _export(source, tmp_path, *flags) == 1
-    assert fault in capsys.readouterr().err
+def test_a_flag_at_fault_is_told_before_anything_is_written(source, tmp_path, capsys):
+    assert _export(source, tmp_path, "--out", ".") == 1
+    assert "--out .: is no name of a new folder" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 
 

@@ -407,6 +407,12 @@ class TestCommand:
         options = replace(BOTH, latency="fixed:60", chunk_mode="rtc")
         assert hashes == [replay_bag(moving, ROBOT, bundle, options=options).hash] * 2
 
+    def test_a_rate_too_low_for_the_robot_is_an_input_at_fault(self, moving, capsys):
+        """It stops in 0.12 s, which takes 25 Hz."""
+        words = ["replay", str(moving), "--robot", str(ROBOT)]
+        assert cli.main([*words, "--rate", "10"]) == 2
+        assert "a rate of 10.0 Hz is too low" in capsys.readouterr().err
+
     def test_two_latencies_are_one_too_many(self, moving, bundle, capsys):
         words = ["replay", str(moving), "--robot", str(ROBOT), "--bundle", str(bundle)]
         with pytest.raises(SystemExit) as end:

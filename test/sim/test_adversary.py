@@ -68,8 +68,6 @@ def test_the_command_writes_its_figures(tmp_path, capsys):
     assert figures["violations"] == 0
     assert figures["ticks"] == 50
     assert "violations" in capsys.readouterr().out
-    assert main([*words, "--episodes", "0"]) == 1
-    assert "--episodes" in capsys.readouterr().err
 
 
 def test_another_robot_s_file_is_refused(capsys):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from vla_ros.arguments import whole
 from vla_ros.export import latency, parity
 from vla_ros.export.error import ExportError, require
 from vla_ros.export.graphs_original import GraphsOriginal
@@ -28,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--int8", action="store_true", help="write DIR_int8 too, weights in int8")
     parser.add_argument("--dry-run", action="store_true", help="time a chunk, by threads")
     parser.add_argument(
-        "--observations", type=int, default=3, help="random observations to compare (default: 3)"
+        "--observations",
+        type=whole(1),
+        default=3,
+        help="random observations to compare (default: 3)",
     )
 
 
@@ -44,9 +48,6 @@ def check(args: argparse.Namespace, sources: Sequence[Path]) -> None:
             earlier export.
 
     """
-    if args.observations < 1:
-        msg = f"--observations {args.observations}: must be at least 1"
-        raise ExportError(msg)
     if not args.out.name or (args.out.exists() and not args.out.is_dir()):
         msg = f"--out {args.out}: is no name of a new folder"
         raise ExportError(msg)

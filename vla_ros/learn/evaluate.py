@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_ros.arguments import positive, real, whole
 from vla_ros.learn.episodes import SceneVariation
 from vla_ros.learn.instructions import held_out, held_out_no_target, no_target
 from vla_ros.learn.rig import PERIOD_NS, SAFETY_HZ, START_NS, Rig
@@ -411,8 +412,8 @@ def seam_ratio(episodes: Sequence[Episode]) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `vla_ros eval`."""
-    parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1000, help="seed of the first episode")
+    parser.add_argument("--episodes", type=whole(1), default=100)
+    parser.add_argument("--seed", type=whole(0), default=1000, help="seed of the first episode")
     parser.add_argument("--json", type=Path, default=None, help="file for the figures")
     parser.add_argument("--bundle", type=Path, default=None, help="default: the package's")
     parser.add_argument("--robot", type=Path, default=None, help="robot file (default: panda)")
@@ -432,43 +433,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--vary-scene", action="store_true", help="vary light, colours and cameras")
     parser.add_argument(
-        "--latency-ms", type=float, default=DEFAULT_LATENCY_MS, help="from exposure to chunk"
+        "--latency-ms", type=real(0.0), default=DEFAULT_LATENCY_MS, help="from exposure to chunk"
     )
     parser.add_argument(
-        "--inference-ms", type=float, help="of the model alone (default: half of --latency-ms)"
+        "--inference-ms", type=real(0.0), help="of the model alone (default: half of --latency-ms)"
     )
     parser.add_argument(
-        "--replan-actions", type=int, default=4, help="as of policy_node; 0: as late as will do"
+        "--replan-actions",
+        type=whole(0),
+        default=4,
+        help="as of policy_node; 0: as late as will do",
     )
     parser.add_argument(
         "--chunk-mode", choices=CHUNK_MODES, default=CHUNK_MODES[0], help="as of policy_node"
     )
-    parser.add_argument("--time-limit", type=float, default=15.0, help="of an episode, in s")
+    parser.add_argument("--time-limit", type=positive, default=15.0, help="of an episode, in s")
     parser.add_argument(
         "--without-filter",
         action="store_true",
         help="send the policy's commands as they are: what the safety filter costs in success",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=whole(1), default=os.cpu_count() or 1)
 
 
 def _conditions(args: argparse.Namespace) -> Conditions:
-    if args.episodes < 1 or args.workers < 1:
-        msg = f"--episodes ({args.episodes}) and --workers ({args.workers}) must be 1 or more"
-        raise ValueError(msg)
     if "{colour}" not in args.instruction:
         msg = f"--instruction {args.instruction!r} has no {{colour}}, by which episodes are judged"
         raise ValueError(msg)
     if args.no_target and args.shuffle_instruction:
         msg = "--no-target has no goal that --shuffle-instruction could draw: give one of them"
         raise ValueError(msg)
-    if not (math.isfinite(args.latency_ms) and args.latency_ms >= 0):
-        msg = f"--latency-ms is {args.latency_ms}, but must be 0 or more"
-        raise ValueError(msg)
     inference_ms = args.inference_ms
-    if inference_ms is not None and not (math.isfinite(inference_ms) and inference_ms >= 0):
-        msg = f"--inference-ms is {inference_ms}, but must be 0 or more"
-        raise ValueError(msg)
     return Conditions(
         template=args.instruction,
         held_out=args.held_out,

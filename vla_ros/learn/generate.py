@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from vla_ros.arguments import whole
 from vla_ros.learn.dataset import DESCRIPTION, shard_path, write_shard
 from vla_ros.learn.episodes import SceneVariation, record
 from vla_ros.learn.rig import Rig
@@ -132,12 +133,12 @@ def generate(plan: Plan, output: Path, robot_file: Path, workers: int, report: R
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `vla_ros learn generate`."""
-    parser.add_argument("--episodes", type=int, default=1800)
-    parser.add_argument("--seed", type=int, default=100_000, help="seed of the first episode")
+    parser.add_argument("--episodes", type=whole(1), default=1800)
+    parser.add_argument("--seed", type=whole(0), default=100_000, help="seed of the first episode")
     parser.add_argument("--output", type=Path, default=Path("runs/learn/demonstrations"))
     parser.add_argument("--robot", type=Path, default=None, help="robot file (default: panda)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--episodes-per-shard", type=int, default=25)
+    parser.add_argument("--workers", type=whole(1), default=os.cpu_count() or 1)
+    parser.add_argument("--episodes-per-shard", type=whole(1), default=25)
 
 
 def run(args: argparse.Namespace) -> int:

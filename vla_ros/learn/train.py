@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from vla_ros.arguments import whole
 from vla_ros.learn.dataset import Dataset
 from vla_ros.learn.instructions import (
     COLOURS,
@@ -462,10 +463,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `vla_ros learn train`."""
     parser.add_argument("--data", type=Path, default=Path("runs/learn/demonstrations"))
     parser.add_argument("--output", type=Path, default=Path("runs/learn/training"))
-    parser.add_argument("--steps", type=int, default=Recipe().steps)
-    parser.add_argument("--batch", type=int, default=Recipe().batch)
-    parser.add_argument("--seed", type=int, default=Recipe().seed)
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--steps", type=whole(1), default=Recipe().steps)
+    parser.add_argument("--batch", type=whole(1), default=Recipe().batch)
+    parser.add_argument("--seed", type=whole(0), default=Recipe().seed)
+    parser.add_argument("--threads", type=whole(1), default=2, help="of the CPU")
 
 
 def run(args: argparse.Namespace) -> int:

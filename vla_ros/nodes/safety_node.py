@@ -34,7 +34,7 @@ from vla_ros.nodes._common import (
     stamp_to_ns,
 )
 from vla_ros.observation.joints import JointError, JointReader, in_order
-from vla_ros.safety import SafetyDecision, SafetyFilter, SafetyState
+from vla_ros.safety import RATES_HZ, SafetyDecision, SafetyFilter, SafetyState
 from vla_ros.safety.acting_log import ActingLog
 from vla_ros.safety.motion import is_kept, warm_up
 from vla_ros.types import Command, JointVelocityCommand, PoseCommand
@@ -67,9 +67,7 @@ class SafetyNode(Node):
 
         """
         super().__init__("safety_node")
-        self._rate_hz = declare(
-            self, "rate_hz", 100.0, "Rate of safe_command, Hz", limits=(10.0, 1000.0)
-        )
+        self._rate_hz = declare(self, "rate_hz", 100.0, "Rate of safe_command, Hz", limits=RATES_HZ)
         kind = choose(self, "command_type", tuple(self._COMMANDS), "What `command` holds")
         output = choose(self, "output", ("twist", "joint_velocity"), "What the robot follows")
         approval = declare(

@@ -37,6 +37,7 @@ Stamps = NDArray[np.int64]
 
 SECOND_NS = 1_000_000_000
 ROUNDING = 1e-9
+_RATES_HZ = (1.0, 10_000.0)
 """Excess in a bound's own unit that double precision explains."""
 JERK_ROUNDING = 1e-6
 """The same for jerk, a second difference, as a share of its bound."""
@@ -196,6 +197,9 @@ class Judge:
             JudgeError: If either lacks something.
 
         """
+        if not _RATES_HZ[0] <= rate_hz <= _RATES_HZ[1]:
+            msg = f"a rate of {rate_hz} Hz is not from {_RATES_HZ[0]:g} to {_RATES_HZ[1]:g} Hz"
+            raise JudgeError(msg)
         parameters = read_parameters(robot_file)
         try:
             robot, bounds = parameters["robot"], parameters["bounds"]

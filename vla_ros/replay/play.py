@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from vla_ros.arguments import positive, real, whole
 from vla_ros.replay.bags import SECOND_NS, Bag, BagError, BagMessage, open_bag
 from vla_ros.replay.playback import Pace, Playback, ReadAhead, timeline
 
@@ -31,12 +32,12 @@ KEYS = {" ": "pause", "s": "step", "\x1b[C": "step", "\x1b[A": "faster", "\x1b[B
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options; they are named after those of `ros2 bag play`."""
     parser.add_argument("bag", type=Path, help="folder or file of the bag")
-    parser.add_argument("-r", "--rate", type=_positive, help="times real time; 1 by default")
+    parser.add_argument("-r", "--rate", type=positive, help="times real time; 1 by default")
     parser.add_argument(
-        "--clock", type=_positive, nargs="?", const=40.0, metavar="HZ", help="publish /clock"
+        "--clock", type=positive, nargs="?", const=40.0, metavar="HZ", help="publish /clock"
     )
     parser.add_argument(
-        "--start-offset", type=_not_negative, default=0.0, metavar="S", help="begin S seconds in"
+        "--start-offset", type=real(0.0), default=0.0, metavar="S", help="begin S seconds in"
     )
     parser.add_argument("-l", "--loop", action="store_true", help="begin again at the end")
     parser.add_argument("-p", "--start-paused", action="store_true", help="wait for the space key")
@@ -46,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-m", "--remap", nargs="+", default=[], metavar="FROM:=TO", help="publish on other topics"
     )
     parser.add_argument(
-        "--read-ahead-queue-size", type=int, default=100, metavar="N", help="messages read ahead"
+        "--read-ahead-queue-size",
+        type=whole(1),
+        default=100,
+        metavar="N",
+        help="messages read ahead",
     )
     parser.add_argument(
         "--wait-for", nargs="+", default=[], metavar="NODE", help="begin once these nodes run"
@@ -61,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "time, as fast as they can unless --rate is given; --clock is 100 by default",
     )
     parser.add_argument(
-        "--wait-timeout", type=_positive, default=60.0, metavar="S", help="for the nodes to appear"
+        "--wait-timeout", type=positive, default=60.0, metavar="S", help="for the nodes to appear"
     )
     parser.add_argument(
         "--robot",
@@ -301,24 +306,8 @@ def _absolute(topic: str) -> str:
     return topic if topic.startswith("/") else f"/{topic}"
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        msg = f"{text} is not a positive number"
-        raise argparse.ArgumentTypeError(msg)
-    return value
-
-
 def _boolean(text: str) -> bool:
     if text.lower() not in {"true", "false"}:
         msg = f"{text} is neither true nor false"
         raise argparse.ArgumentTypeError(msg)
     return text.lower() == "true"
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        msg = f"{text} is negative or no number"
-        raise argparse.ArgumentTypeError(msg)
-    return value

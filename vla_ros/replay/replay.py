@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vla_ros.arguments import real, whole
 from vla_ros.policy.scheduler import MODES as CHUNK_MODES
 from vla_ros.replay.common import ERRORS, SAFETY_HZ, ReplayError, parse_remap
 from vla_ros.replay.expectations import HASH, Expectation, load, parse
@@ -18,6 +19,7 @@ from vla_ros.replay.live import result_from_bag
 from vla_ros.replay.output import write_bag
 from vla_ros.replay.result import ReplayResult
 from vla_ros.replay.stepping import MODES, Options, replay_bag
+from vla_ros.safety import RATES_HZ
 
 __all__ = ["Options", "ReplayError", "parse_remap", "replay_bag", "result_from_bag", "to_json"]
 
@@ -73,7 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--store", metavar="DISTRO", help="definitions for a bag without any: humble, jazzy, ..."
     )
     parser.add_argument(
-        "--rate", type=float, default=SAFETY_HZ, help="rate of the filter in Hz (%(default)g)"
+        "--rate",
+        type=real(*RATES_HZ),
+        default=SAFETY_HZ,
+        help="rate of the filter in Hz (%(default)g)",
     )
     parser.add_argument(
         "--ticks",
@@ -87,11 +92,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="stamp",
         help="take messages by their stamps, or as and when they were received",
     )
-    parser.add_argument("--replan-actions", type=int, default=4, help="as of policy_node")
+    parser.add_argument("--replan-actions", type=whole(0), default=4, help="as of policy_node")
     parser.add_argument(
         "--chunk-mode", choices=CHUNK_MODES, default=CHUNK_MODES[0], help="as of policy_node"
     )
-    parser.add_argument("--threads", type=int, default=1, help="threads of an inference")
+    parser.add_argument("--threads", type=whole(1, 64), default=1, help="threads of an inference")
 
 
 def run(args: argparse.Namespace) -> int:

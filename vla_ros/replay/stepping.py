@@ -214,8 +214,12 @@ class _Run:
         options = self._options
         if options.mode == "policy":
             return None
+        try:
+            safety = SafetyFilter(self._robot, self._given_urdf, options.rate_hz)
+        except ValueError as err:
+            raise ReplayError(str(err)) from err
         return SafetySide(
-            SafetyFilter(self._robot, self._given_urdf, options.rate_hz),
+            safety,
             self._record,
             rate_hz=options.rate_hz,
             ticks_ns=self._ticks_ns.get(Kind.SAFE),

@@ -5,10 +5,12 @@ import json
 import sys
 from pathlib import Path
 
+from vla_ros.arguments import real
 from vla_ros.policy.cadence import CadenceReport, parse
 from vla_ros.replay.bags import BagError, read_bag
 from vla_ros.replay.judge import JudgeError, judge_bag
 from vla_ros.replay.timing import latencies
+from vla_ros.safety import RATES_HZ
 
 
 def measure(
@@ -105,7 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="folder of the rosbag2")
     parser.add_argument("--robot", type=Path, required=True, help="robot file with the bounds")
     parser.add_argument("--urdf", type=Path, help="robot description, if the bag holds none")
-    parser.add_argument("--rate", type=float, default=100.0, help="rate of /safe_command in Hz")
+    parser.add_argument(
+        "--rate", type=real(*RATES_HZ), default=100.0, help="rate of /safe_command in Hz"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_ros import robots
+from vla_ros.arguments import real, whole
 from vla_ros.paths import share
 from vla_ros.replay.judge import (
     SECOND_NS,
@@ -31,6 +32,7 @@ from vla_ros.replay.judge import (
     read_parameters,
 )
 from vla_ros.robot import RobotConfig
+from vla_ros.safety import RATES_HZ
 from vla_ros.safety.campaign_adversary import Adversary, Limits, limits_of, margins
 from vla_ros.safety.campaign_plant import Plants
 from vla_ros.safety.decision import SafetyDecision
@@ -470,13 +472,15 @@ def campaign_robot(robot_file: Path) -> RobotConfig:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--ticks", type=int, default=100_000, help="how many (default 100000)")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--ticks", type=whole(1), default=100_000, help="how many (default 100000)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of all that is drawn")
     parser.add_argument("--robot", required=True, help="robot file, or the name of a shipped one")
     parser.add_argument("--urdf", type=Path, help="robot description; needed for your own robot")
     parser.add_argument("--output", choices=("twist", "joint_velocity"), default="twist")
-    parser.add_argument("--rate", type=float, default=RATE_HZ, help="of the filter, Hz")
-    parser.add_argument("--workers", type=int, default=1, help="processes, a core each (default 1)")
+    parser.add_argument("--rate", type=real(*RATES_HZ), default=RATE_HZ, help="of the filter, Hz")
+    parser.add_argument(
+        "--workers", type=whole(1), default=1, help="processes, a core each (default 1)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
 
 
@@ -487,9 +491,6 @@ def run(args: argparse.Namespace) -> int:
         ValueError: If an option is out of range, or there is no such robot.
 
     """
-    if args.ticks < 1 or args.workers < 1:
-        msg = "--ticks and --workers must be at least 1"
-        raise ValueError(msg)
     made_of = (*find_robot(args.robot, args.urdf), args.seed, args.output, args.rate)
     campaign = _new_campaign(*made_of)
     total, began = Outcome(), time.monotonic()

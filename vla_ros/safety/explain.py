@@ -1,16 +1,17 @@
 """`vla_ros safety explain`: what a robot file bounds, and how the arm stops under it."""
 
 import argparse
-import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from vla_ros.arguments import real
 from vla_ros.bounds import Bounds, keys
 from vla_ros.parameters import ParameterKind, Where
 from vla_ros.paths import share
 from vla_ros.robot import RobotConfig, RobotConfigError
+from vla_ros.safety import RATES_HZ
 from vla_ros.safety.motion.plan import StopPlan
 from vla_ros.volumes import TCP_POINT, ToolPoint, Volume
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("robot", help="a robot file, or the name of one in config/robots")
     parser.add_argument("--plot", type=Path, metavar="F.png", help="draw the admissible speeds")
     parser.add_argument(
-        "--rate-hz", type=float, default=100.0, help="rate of safety_node (%(default)g)"
+        "--rate-hz", type=real(*RATES_HZ), default=100.0, help="rate of safety_node (%(default)g)"
     )
 
 
@@ -39,9 +40,6 @@ def run(args: argparse.Namespace) -> int:
         RobotConfigError: If the file cannot be read, or contradicts itself.
 
     """
-    if not math.isfinite(args.rate_hz) or args.rate_hz <= 0.0:
-        msg = f"--rate-hz is {args.rate_hz:g}, but must be over 0"
-        raise ValueError(msg)
     path = robot_file(args.robot)
     robot = RobotConfig.load(path)
     print(report(robot, args.rate_hz, str(path)))

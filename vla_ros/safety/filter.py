@@ -31,6 +31,8 @@ from vla_ros.safety.motion.limiter import Output
 from vla_ros.safety.supervisor import Supervisor
 from vla_ros.types import AnyCommand, Array, JointSample
 
+RATES_HZ = (10.0, 1000.0)
+"""Rates at which a filter can be stepped; those of a robot file may be fewer."""
 _LONGEST_PERIOD = 1.5
 """After a longer gap, in periods, the velocity may change by no more than after this one."""
 _LEASH_S = 0.25
@@ -92,7 +94,10 @@ class SafetyFilter:
             ValueError: If the rate does not suit the robot file, or the URDF is not this robot's.
 
         """
-        if not rate_hz > 0.0 or _LONGEST_PERIOD / rate_hz > robot.bounds.stopping_time / 2.0:
+        if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1]:
+            msg = f"a rate of {rate_hz} Hz is not from {RATES_HZ[0]:g} to {RATES_HZ[1]:g} Hz"
+            raise ValueError(msg)
+        if _LONGEST_PERIOD / rate_hz > robot.bounds.stopping_time / 2.0:
             least = 2.0 * _LONGEST_PERIOD / robot.bounds.stopping_time
             msg = (
                 f"a rate of {rate_hz} Hz is too low for 'bounds.stopping_time' of "

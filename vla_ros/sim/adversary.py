@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_ros.arguments import positive, whole
 from vla_ros.paths import share
 from vla_ros.robot import RobotConfig
 from vla_ros.safety import SafetyFilter, SafetyState
@@ -248,20 +249,19 @@ def run_seeds(seeds: Sequence[int], robot_file: Path, seconds: float, output: Ou
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--episodes", type=int, default=500, help="how many (default 500)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of each (default 10)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first")
+    parser.add_argument("--episodes", type=whole(1), default=500, help="how many (default 500)")
+    parser.add_argument(
+        "--seconds", type=positive, default=10.0, help="length of each (default 10)"
+    )
+    parser.add_argument("--seed", type=whole(0), default=0, help="seed of the first")
     parser.add_argument("--robot", type=Path, help="robot file; the Panda's by default")
     parser.add_argument("--output", choices=("twist", "joint_velocity"), default="twist")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--workers", type=whole(1), default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--json", type=Path, help="write the figures there")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the episodes; return 0 if the arm kept every bound, else 1."""
-    if args.episodes < 1 or args.seconds <= 0.0 or args.workers < 1:
-        msg = "--episodes, --seconds and --workers must be greater than 0"
-        raise ValueError(msg)
     robot_file = args.robot or share() / "config" / "robots" / "panda.yaml"
     robot = RobotConfig.load(robot_file)
     robot.check_joints(PandaSim.joint_names + robot.gripper_joints, "the simulated Panda")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from vla_ros.arguments import positive, whole
 from vla_ros.policy.backends import BackendError, BackendOptions, open_backend
 from vla_ros.policy.bundle import Bundle, BundleError, Limits
 from vla_ros.policy.manifest import Graph, Instruction, Tensor
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--provider", default="cpu", help="what runs ONNX graphs: cpu, cuda or tensorrt"
     )
-    parser.add_argument("--threads", type=int, default=1, help="threads of one inference")
+    parser.add_argument("--threads", type=whole(1, 64), default=1, help="threads of one inference")
     parser.add_argument(
         "--server", default="", help="host:port, or URL, of graphs of backend triton or openpi"
     )
@@ -44,7 +45,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the bundle's folder")
     parser.add_argument(
         "--max-gb",
-        type=float,
+        type=positive,
         default=Limits().total_bytes / 1e9,
         help="refuse a bundle whose files take more (%(default)g)",
     )

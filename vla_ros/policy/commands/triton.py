@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from vla_ros.arguments import whole
 from vla_ros.policy.backends.triton import TYPES
 from vla_ros.policy.bundle import Bundle, BundleError, write_manifest
 from vla_ros.policy.manifest import Graph, Manifest, Tensor
@@ -27,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="REPOSITORY", help="the repository's folder"
     )
     parser.add_argument("--provider", default="cuda", choices=("cpu", "cuda", "tensorrt"))
-    parser.add_argument("--threads", type=int, default=1, help="threads of an inference on the CPU")
+    parser.add_argument(
+        "--threads", type=whole(1, 64), default=1, help="threads of an inference on the CPU"
+    )
     parser.add_argument(
         "--client", type=Path, metavar="OUT", help="also write the bundle that robots use with it"
     )
