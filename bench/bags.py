@@ -1,7 +1,8 @@
 """Measures reading a large bag: `python bench/bags.py [--storage mcap] [--mb 2050]`.
 
 Makes a bag of two cameras (640x480 raw and 1280x720 JPEG at 30 Hz), 90 Hz joint states and 30 Hz
-commands, reads it in a process of its own, and prints MB/s, messages/s and the peak of memory.
+commands, reads it and replays it through model and filter, each in a process of its own, and prints
+MB/s, messages/s, times real time and the peaks of memory.
 """
 
 import argparse
@@ -12,12 +13,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from struct import pack
 
+import cv2
 import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
+from vla_ros.paths import share
 from vla_ros.replay.bags import open_bag
 from vla_ros.replay.recording import Recording
+from vla_ros.replay.stepping import Options, replay_bag
 
 START_NS = 1_700_000_000_000_000_000
 TICK_NS = 33_333_333
@@ -31,19 +36,23 @@ def main() -> None:
     parser.add_argument("--mb", type=int, default=2050, help="size of the bag in MB")
     parser.add_argument("--folder", type=Path, help="where the bag is made; a temporary folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.read:
-        print(json.dumps(measure(args.read)))
+    if args.child:
+        measured = {"read": read, "replay": replay}[args.child[0]](Path(args.child[1]))
+        print(json.dumps(measured))
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         bag = Path(folder) / "bag"
         began = time.perf_counter()
         make(bag, args.storage, args.mb * 1_000_000)
         written_s = time.perf_counter() - began
-        # In a process of its own: its peak of memory is that of reading.
-        command = [sys.executable, __file__, "--read", str(bag)]
-        figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        figures = {}
+        for child in ("read", "replay"):
+            # In a process of its own: its peak of memory is that of this alone.
+            command = [sys.executable, __file__, "--child", child, str(bag)]
+            output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+            figures |= json.loads(output)
         figures["written_mb_s"] = figures["bag_mb"] / written_s
     figures = {name: round(value, 1) for name, value in figures.items()}
     if args.json:
@@ -56,7 +65,13 @@ def make(path: Path, storage: str, size: int) -> None:
     """Record a bag of `size` bytes."""
     store = get_typestore(Stores.ROS2_HUMBLE)
     types = store.types
-    pixels = np.random.default_rng(0).integers(0, 255, 640 * 480 * 3, dtype=np.uint8)
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 255, 640 * 480 * 3, dtype=np.uint8)
+    coarse = random.integers(0, 255, (36, 64, 3), dtype=np.uint8)
+    jpeg = cv2.imencode(".jpg", cv2.resize(coarse, (1280, 720)))[1].ravel()
+    names = [f"panda_joint{i}" for i in range(1, 8)]
+    names += ["panda_finger_joint1", "panda_finger_joint2"]
+    posture = np.array([0.0, -0.3, 0.0, -2.2, 0.0, 2.0, 0.78, 0.02, 0.02])
     stamp = types["builtin_interfaces/msg/Time"](1_700_000_000, 0)
     header = types["std_msgs/msg/Header"](stamp, "camera")
     vector = types["geometry_msgs/msg/Vector3"](0.1, 0.0, 0.0)
@@ -65,10 +80,10 @@ def make(path: Path, storage: str, size: int) -> None:
             header, 480, 640, "rgb8", 0, 640 * 3, pixels
         ),
         "/wrist/image_raw/compressed": types["sensor_msgs/msg/CompressedImage"](
-            header, "jpeg", pixels[:150_000]
+            header, "jpeg", jpeg
         ),
         "/joint_states": types["sensor_msgs/msg/JointState"](
-            header, [f"panda_joint{i}" for i in range(1, 10)], *np.zeros((3, 9))
+            header, names, posture, *np.zeros((2, 9))
         ),
         "/command": types["geometry_msgs/msg/TwistStamped"](
             header, types["geometry_msgs/msg/Twist"](vector, vector)
@@ -82,15 +97,38 @@ def make(path: Path, storage: str, size: int) -> None:
     with Recording(path, "humble", storage) as recording:
         for topic, message in messages.items():
             recording.add_topic(topic, message.__msgtype__)
+        recording.add_topic("/instruction", "std_msgs/msg/String")
+        word = types["std_msgs/msg/String"]("pick up the red cube")
+        recording.write("/instruction", START_NS, store.serialize_cdr(word, word.__msgtype__))
         for tick in range(size // sum(map(len, data.values()))):
             now = START_NS + tick * TICK_NS
             for topic in messages:
-                recording.write(topic, now, data[topic])
+                recording.write(topic, now, stamped(topic, data[topic], now))
             for third in (1, 2):
-                recording.write("/joint_states", now + third * TICK_NS // 3, data["/joint_states"])
+                at = now + third * TICK_NS // 3
+                recording.write(
+                    "/joint_states", at, stamped("/joint_states", data["/joint_states"], at)
+                )
 
 
-def measure(path: Path) -> dict[str, float]:
+def stamped(topic: str, data: bytes, time_ns: int) -> bytes:
+    """Return a message with another stamp, if it has one: behind the encapsulation's 4 bytes."""
+    if topic == "/gripper_command":
+        return data
+    return data[:4] + pack("<iI", *divmod(time_ns, 1_000_000_000)) + data[12:]
+
+
+def replay(path: Path) -> dict[str, float]:
+    """Replay a bag through the shipped model and the filter; return the figures."""
+    robot = share() / "config" / "robots" / "panda.yaml"
+    result = replay_bag(path, robot, share() / "bundles" / "panda_pick", options=Options())
+    return {
+        "replay_times_real_time": result.speed()["times_real_time"],
+        "replay_peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def read(path: Path) -> dict[str, float]:
     """Read a bag; return the figures."""
     size = sum(file.stat().st_size for file in path.iterdir())
     began = time.perf_counter()

@@ -1,7 +1,7 @@
 """What a run leaves behind, kept as columns of numbers: hours of it fit into little memory."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from vla_ros.types import Array, Command, JointSample
 _NO_TWIST = np.full(6, np.nan)
 _NAN = float("nan")
 _TWIST = 6
-_BLOCK = 1024
+_FIRST = 1024
 
 
 class CommandColumns:
@@ -101,11 +101,10 @@ class TickColumns:
     def ticks(self, joints: Joints) -> Ticks:
         """Return what was added, `joints` being the samples that it was numbered by."""
         count = len(self._stamps)
-        acting = {}
-        for name, (rows, amounts) in sorted(self._acting.items()):
-            values: Array = np.zeros(count)
-            values[_integers(rows)] = _floats(amounts)
-            acting[name] = values
+        acting = {
+            name: (_integers(rows), _floats(amounts))
+            for name, (rows, amounts) in sorted(self._acting.items())
+        }
         grippers = _floats(self._grippers).reshape(-1, 2)
         sample = _integers(self._sample)
         position: Array = np.full((count, joints.position.shape[1]), np.nan)
@@ -119,7 +118,7 @@ class TickColumns:
             command_stamp_ns=_integers(self._used),
             state=tuple(self._states),
             reason=tuple(self._reasons),
-            acting=acting,
+            acting=_Sparse(acting, count),
             joint_position=position,
         )
 
@@ -224,35 +223,50 @@ def chunks(rows: Sequence[tuple[int, int, int]]) -> Chunks:
     return Chunks(table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy())
 
 
+class _Sparse(Mapping[str, Array]):
+    """Columns that are mostly zero, each made when it is asked for: one takes little, all much."""
+
+    def __init__(self, columns: dict[str, tuple[Stamps, Array]], count: int) -> None:
+        self._columns, self._count = columns, count
+
+    def __getitem__(self, name: str) -> Array:
+        rows, values = self._columns[name]
+        column: Array = np.zeros(self._count)
+        column[rows] = values
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
 class _Rows:
-    """Rows of one width in the making: kept as they come, and put together now and then."""
+    """Rows of one width in the making, in one array that grows in its place."""
 
     def __init__(self, width: int) -> None:
-        self._width = width
-        self._rows: list[Array] = []
-        self._blocks: list[Array] = [np.zeros((0, width))]
+        self._rows: Array = np.empty((_FIRST, width))
+        self._count = 0
 
     def add(self, row: Array) -> None:
-        """Append a row, which must not change any more."""
-        rows = self._rows
-        rows.append(row)
-        if len(rows) == _BLOCK:
-            self._join()
+        """Append a row."""
+        if self._count == len(self._rows):
+            # By an eighth, as memory is taken for all of it. No view is given away before the end.
+            rows = self._count + max(_FIRST, self._count // 8)
+            self._rows.resize((rows, self._rows.shape[1]), refcheck=False)
+        self._rows[self._count] = row
+        self._count += 1
 
     def array(self) -> Array:
-        """Return all rows, shape (rows, width)."""
-        self._join()
-        return np.concatenate(self._blocks)
-
-    def _join(self) -> None:
-        if self._rows:
-            self._blocks.append(np.concatenate(self._rows).reshape(-1, self._width))
-            self._rows.clear()
+        """Return all rows, shape (rows, width), in the same memory: nothing may be added then."""
+        self._rows.resize((self._count, self._rows.shape[1]), refcheck=False)
+        return self._rows
 
 
 def _integers(values: "array[int]") -> Stamps:
-    return np.array(values, np.int64)
+    return np.frombuffer(values, np.int64) if values else np.zeros(0, np.int64)
 
 
 def _floats(values: "array[float]") -> Array:
-    return np.array(values, np.float64)
+    return np.frombuffer(values, np.float64) if values else np.zeros(0)

@@ -1,6 +1,7 @@
 """What replays and recorded live runs have in common: what is kept, judged and measured."""
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -100,16 +101,19 @@ class MessageTimes:
     """Times of the messages of each topic."""
 
     def __init__(self) -> None:
-        self._times: dict[str, list[int]] = {}
+        self._times: dict[str, array[int]] = {}
 
     def add(self, topic: str, time_ns: int) -> None:
         """Note a message."""
-        self._times.setdefault(topic, []).append(time_ns)
+        times = self._times.get(topic)
+        if times is None:
+            times = self._times[topic] = array("q")
+        times.append(time_ns)
 
     def arrays(self) -> dict[str, Stamps]:
         """Return the times by topic, without its first slash."""
         return {
-            topic.lstrip("/"): np.array(times, np.int64)
+            topic.lstrip("/"): np.frombuffer(times, np.int64)
             for topic, times in sorted(self._times.items())
         }
 
@@ -119,8 +123,8 @@ class RecordedCommands:
 
     def __init__(self) -> None:
         self._columns = CommandColumns()
-        self._opened_ns: list[int] = []
-        self._openings: list[float] = []
+        self._opened_ns = array("q")
+        self._openings = array("d")
 
     def take(self, event: Event) -> None:
         """Take a command or an opening."""
@@ -156,13 +160,7 @@ def newest(times: Sequence[int], values: Sequence[float], until: Stamps) -> Arra
 
 def judge_ticks(judge: Judge, ticks: Ticks) -> Verdict:
     """Judge a replay's steps, by the joint positions that the filter saw."""
-    known: Array = np.isfinite(ticks.joint_position).min(axis=1, initial=True)
-    return judge.steps(
-        ticks.stamp_ns,
-        ticks.safe,
-        np.where(np.isfinite(ticks.gripper), ticks.gripper, np.nan),
-        np.where(known[:, None], ticks.joint_position, np.nan),
-    )
+    return judge.steps(ticks.stamp_ns, ticks.safe, ticks.gripper, ticks.joint_position)
 
 
 def finish(

@@ -8,7 +8,7 @@ work on whole recordings at once, as arrays.
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +38,7 @@ Stamps = NDArray[np.int64]
 SECOND_NS = 1_000_000_000
 ROUNDING = 1e-9
 _RATES_HZ = (1.0, 10_000.0)
+_BLOCK = 4096
 """Excess in a bound's own unit that double precision explains."""
 JERK_ROUNDING = 1e-6
 """The same for jerk, a second difference, as a share of its bound."""
@@ -282,13 +283,11 @@ class Judge:
             margins |= self._followed_margins(positions, speeds, seconds, jacobians)
         margins["finite"] = np.where(finite, 1.0, -1.0)
         joint_margins = self._joint_margins(positions, speeds, seconds, poses, share)
-        everywhere = np.ones(len(stamps), dtype=bool)
-        places = self._place_margins(positions, poses, jacobians, everywhere, measured=False)
+        singular = self._singular_values(jacobians)
+        places = self._place_margins(positions, poses, singular, measured=False)
         if recording.twist is not None:
             joint_margins["joint_position"] = places["joint_position"]
-            known = self._singular_values(jacobians, everywhere) >= self._number(
-                "singularity_distance"
-            )
+            known = singular >= self._number("singularity_distance")
             ends = [0, *(np.flatnonzero(np.diff(known)) + 1), len(known)]
             for begin, end in pairwise(ends):
                 part = slice(begin, end)
@@ -327,23 +326,22 @@ class Judge:
         from_rest: bool,
     ) -> Verdict:
         finite: Mask = np.asarray(np.isfinite(raw).all(axis=1))
-        twists = np.where(finite[:, None], raw, 0.0)
+        twists = raw if finite.all() else np.where(finite[:, None], raw, 0.0)
         seconds = self._seconds(stamps)
         known: Mask = np.asarray(np.isfinite(positions).all(axis=1))
         # An arm that nobody knows of is somewhere all the same, and nowhere that can be told.
-        somewhere = poses = self.arm.poses(np.where(known[:, None], positions, 0.0))
-        if not known.all():
-            poses = replace(
-                somewhere,
-                tip=np.where(known[:, None], somewhere.tip, np.nan),
-                rotation=np.where(known[:, None, None], somewhere.rotation, np.nan),
-            )
-        jacobians = self.arm.jacobian(positions, poses)
+        anywhere = positions if known.all() else np.where(known[:, None], positions, 0.0)
+        somewhere, singular = self._tool(anywhere)
+        poses = somewhere
+        if anywhere is not positions:
+            singular = np.where(known, singular, np.nan)
+            # That makes all rooms unknown but the cone's, which is of the rotation alone.
+            poses = replace(somewhere, tip=np.where(known[:, None], somewhere.tip, np.nan))
         margins = {
             "finite": np.where(finite, 1.0, -1.0),
             "frame": np.where(frames, 1.0, -1.0),
             **self._sent_margins(twists, seconds, from_rest=from_rest),
-            **self._place_margins(positions, poses, jacobians, known, measured=True),
+            **self._place_margins(positions, poses, singular, measured=True),
             # A recorded opening has no stamp: it was received up to a tick earlier or later.
             **self._gripper_margins(grips, seconds + (0.0 if from_rest else self._longest_s)),
         }
@@ -432,7 +430,7 @@ class Judge:
         return np.asarray((bound * (1.0 + ROUNDING) - np.abs(values)).min(axis=1))
 
     def _place_margins(
-        self, positions: Array, poses: Poses, jacobians: Array, known: Mask, *, measured: bool
+        self, positions: Array, poses: Poses, singular: Array, *, measured: bool
     ) -> dict[str, Array]:
         """Return the margins of where the arm is: joint ranges, volumes, cone, singularity.
 
@@ -450,14 +448,13 @@ class Judge:
             "singularity": spread,
         }
         granted = MEASURED | {"joint_position": sensor} if measured else {}
-        found = self._rooms(positions, poses, jacobians, known)
-        if not measured:
-            # An arm that follows exactly keeps all of the distance that others may need.
-            for name in ("workspace", "keep_out"):
-                found[name] = found[name] - tracking
-        return {
-            name: _inward(room, slack[name], granted.get(name, 0.0)) for name, room in found.items()
-        }
+        margins = {}
+        for name, rooms in self._rooms(positions, poses, singular):
+            if not measured and name in ("workspace", "keep_out"):
+                # An arm that follows exactly keeps all of the distance that others may need.
+                rooms -= tracking  # noqa: PLW2901 - nobody else has them
+            margins[name] = _inward(rooms, slack[name], granted.get(name, 0.0))
+        return margins
 
     def _range_margins(self, positions: Array) -> Array:
         """Return the margins to the joints' ranges of a part of a recording, begun there."""
@@ -473,25 +470,20 @@ class Judge:
         for each joint, lower ends first, `workspace` and `keep_out` one for each pair of a volume
         and a point, `tool_cone` and `singularity` one.
         """
-        poses = self.arm.poses(positions)
-        everywhere = np.ones(len(positions), dtype=bool)
-        return self._rooms(positions, poses, self.arm.jacobian(positions, poses), everywhere)
+        return dict(self._rooms(positions, *self._tool(positions)))
 
     def _rooms(
-        self, positions: Array, poses: Poses, jacobians: Array, known: Mask
-    ) -> dict[str, Array]:
+        self, positions: Array, poses: Poses, singular: Array
+    ) -> Iterator[tuple[str, Array]]:
+        """Yield what `rooms` returns, one after the other: all at once they take much memory."""
         low = np.asarray(self._bounds["joint_position_min"], dtype=np.float64)
         high = np.asarray(self._bounds["joint_position_max"], dtype=np.float64)
-        singular = self._singular_values(jacobians, known) - self._number("singularity_distance")
-        rooms = {
-            "joint_position": np.concatenate([positions - low, high - positions], axis=1),
-            "tool_cone": self._cone_margins(poses)[:, None],
-            "singularity": singular[:, None],
-        }
+        yield "joint_position", np.concatenate([positions - low, high - positions], axis=1)
+        yield "tool_cone", self._cone_margins(poses)[:, None]
+        yield "singularity", (singular - self._number("singularity_distance"))[:, None]
         for bound in ("workspace", "keep_out"):
             found = [rule.room(poses) for rule in self.rules if rule.bound == bound]
-            rooms[bound] = np.stack(found, axis=1) if found else np.zeros((len(positions), 0))
-        return rooms
+            yield bound, np.stack(found, axis=1) if found else np.zeros((len(positions), 0))
 
     def _cone_margins(self, poses: Poses) -> Array:
         """Return the angle left between the tool's axis and the surface of its cone, (T,)."""
@@ -500,13 +492,25 @@ class Judge:
         axis = _unit(bounds["tool_cone_axis"])
         # The angle between unit vectors that is exact at 0 and at pi alike (Kahan).
         angle = 2.0 * np.arctan2(_norms(tool - axis), _norms(tool + axis))
-        return np.asarray(self._number("tool_cone_angle") - angle)
+        left = self._number("tool_cone_angle") - angle
+        return np.where(np.isnan(poses.tip[:, 0]), np.nan, left)
 
-    def _singular_values(self, jacobians: Array, known: Mask) -> Array:
-        values = np.full(len(jacobians), np.nan)
-        length = self._number("characteristic_length")
-        values[known] = smallest_singular_values(jacobians[known], length)
-        return values
+    def _tool(self, positions: Array) -> tuple[Poses, Array]:
+        """Return the tool's poses and the least singular values at joint positions (T, n).
+
+        A block at a time, as what they are made of takes many times their memory.
+        """
+        count = len(positions)
+        tips, rotations, values = np.empty((count, 3)), np.empty((count, 3, 3)), np.empty(count)
+        for begin in range(0, count, _BLOCK):
+            part = slice(begin, begin + _BLOCK)
+            poses = self.arm.poses(positions[part])
+            tips[part], rotations[part] = poses.tip, poses.rotation
+            values[part] = self._singular_values(self.arm.jacobian(positions[part], poses))
+        return Poses(tips, rotations, [], [], []), values
+
+    def _singular_values(self, jacobians: Array) -> Array:
+        return smallest_singular_values(jacobians, self._number("characteristic_length"))
 
     def _gripper_margins(self, grips: Array, seconds: Array) -> dict[str, Array]:
         """Return the margins of the openings that were sent; NaN stands for none."""
@@ -555,8 +559,6 @@ class Judge:
         where the position is not `known`, whatever its pose, for any motion. Needed where the
         motion that followed is not known, or not known exactly.
         """
-        # Beyond all bounds anyway, and then without overflow.
-        twists = np.clip(twists, -1e6, 1e6)
         before = np.vstack([twists[:1] * (0.0 if from_rest else 1.0), twists])[:-1]
         delay = max(0.0, self._number("reaction_delay") - position_age)
         slack = MEASURED["workspace"] if position_age > 0.0 else ROUNDING
@@ -567,12 +569,7 @@ class Judge:
         blind = ~known & (speed > ROUNDING) & (speed > earlier * fade)
         masks = {"workspace": blind, "keep_out": np.zeros(len(twists), dtype=bool)}
         for rule in self.rules:
-            arm = poses.rotation @ rule.position
-            room = rule.room(poses)
-            toward, was = (
-                (room - rule.room(poses, (v[:, :3] + cross(v[:, 3:], arm)) * _INSTANT)) / _INSTANT
-                for v in (twists, before)
-            )
+            room, toward, was = _approach(rule, poses, twists, before)
             steady = toward.copy()
             for ago in range(1, math.ceil(1.5 * delay / self._longest_s) + 1):
                 steady[ago:] = np.minimum(steady[ago:], toward[:-ago])
@@ -696,6 +693,22 @@ class _Latest:
         return self._values[index]
 
 
+def _approach(rule: Rule, poses: Poses, twists: Array, before: Array) -> tuple[Array, Array, Array]:
+    """Return a point's room, and how fast each of two twists takes of it; (T,) each."""
+    room, toward, was = np.empty((3, len(twists)))
+    for begin in range(0, len(twists), _BLOCK):
+        part = slice(begin, begin + _BLOCK)
+        tool = Poses(poses.tip[part], poses.rotation[part], [], [], [])
+        arm = tool.rotation @ rule.position
+        room[part] = rule.room(tool)
+        for speed, of in ((toward, twists), (was, before)):
+            # Beyond 1e6 it is beyond all bounds anyway, and so without overflow.
+            v = np.clip(of[part], -1e6, 1e6)
+            moved = rule.room(tool, (v[:, :3] + cross(v[:, 3:], arm)) * _INSTANT)
+            speed[part] = (room[part] - moved) / _INSTANT
+    return room, toward, was
+
+
 def _changes(values: Array, *, from_rest: bool) -> Array:
     """Return each row less the one before; the first less rest, or nothing."""
     changes = np.diff(values, axis=0, prepend=values[:1])
@@ -754,13 +767,13 @@ def _inward(rooms: Array, slack: float, granted: float) -> Array:
         granted: How far outside a measured one may be found.
 
     """
-    if not len(rooms):
-        return np.zeros(0)
-    known = np.where(np.isnan(rooms), -np.inf, rooms)
-    farthest = np.maximum.accumulate(known, axis=0)
-    floor = np.minimum(0.0, farthest - slack)
-    left = np.where(np.isnan(rooms), np.inf, rooms - np.where(np.isfinite(floor), floor, 0.0))
-    return np.asarray(left.min(axis=1, initial=np.inf) + granted + ROUNDING)
+    left: Array = np.full(len(rooms), np.inf)
+    for room in rooms.T:
+        floor = np.maximum.accumulate(np.where(np.isnan(room), -np.inf, room)) - slack
+        # Before anything is known, nothing was farther in.
+        floor = np.where(np.isfinite(floor), np.minimum(0.0, floor), 0.0)
+        left = np.fmin(left, room - floor)
+    return np.asarray(left + granted + ROUNDING)
 
 
 def _moved(jacobians: Array, speeds: Array) -> Array:

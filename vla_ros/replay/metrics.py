@@ -119,7 +119,7 @@ def _outside(ticks: Ticks, at_ns: Sequence[int]) -> Series | None:
     """Return which steps were outside a bound; None where none was."""
     if not at_ns:
         return None
-    return Series(ticks.stamp_ns, np.isin(ticks.stamp_ns, at_ns).astype(np.float64))
+    return Series(ticks.stamp_ns, np.isin(ticks.stamp_ns, at_ns).astype(np.int8))
 
 
 def _filter(result: ReplayResult, ticks: Ticks) -> Metrics:
@@ -129,26 +129,26 @@ def _filter(result: ReplayResult, ticks: Ticks) -> Metrics:
     running = np.array([state == RUNNING for state in ticks.state], bool)
     followed = inside & (ticks.command_stamp_ns >= 0)
     acted = np.zeros(len(ticks), bool)
+    stamps = ticks.stamp_ns[inside]
     metrics: Metrics = {
         "steps": Metric(float(count), "1", "steps of the filter within the bag"),
-        "running_share": _share(ticks.stamp_ns, inside, running, "steps in state RUNNING"),
+        "running_share": _share(stamps, running[inside], "steps in state RUNNING"),
     }
     for name, flags in _acting(ticks).items():
         metrics[f"acting_share.{name}"] = _share(
-            ticks.stamp_ns, inside, flags, f"steps in which {name} acted"
+            stamps, flags[inside], f"steps in which {name} acted"
         )
         acted |= flags
-    metrics["acting_share"] = _share(
-        ticks.stamp_ns, inside, acted, "steps in which any bound acted"
-    )
+    metrics["acting_share"] = _share(stamps, acted[inside], "steps in which any bound acted")
     change = np.abs(ticks.safe - ticks.desired).max(axis=1, initial=0.0)
     changed = change > UNCHANGED
+    stamps = ticks.stamp_ns[followed]
     metrics["unchanged_share"] = _share(
-        ticks.stamp_ns, followed, ~changed, "followed commands passed on as they were"
+        stamps, ~changed[followed], "followed commands passed on as they were"
     )
     admissible = _admissible(result, ticks)
     metrics["in_bounds_share"] = _share(
-        ticks.stamp_ns, followed, admissible, "followed commands within the bounds of motion"
+        stamps, admissible[followed], "followed commands within the bounds of motion"
     )
     metrics["changed_in_bounds"] = _count(
         ticks.stamp_ns,
@@ -157,7 +157,6 @@ def _filter(result: ReplayResult, ticks: Ticks) -> Metrics:
     )
     linear = _norms(ticks.safe[followed, :3] - ticks.desired[followed, :3])
     angular = _norms(ticks.safe[followed, 3:] - ticks.desired[followed, 3:])
-    stamps = ticks.stamp_ns[followed]
     metrics |= _spread("change_translation", "m/s", stamps, linear, "taken from what was asked")
     metrics |= _spread("change_rotation", "rad/s", stamps, angular, "taken from what was asked")
     return metrics
@@ -350,7 +349,9 @@ def _policy(result: ReplayResult) -> Metrics:
             )
     if commands.hold:
         metrics["hold_share"] = _share(
-            commands.stamp_ns, told, holding, "commands held still though an instruction was given"
+            commands.stamp_ns[told],
+            holding[told],
+            "commands held still though an instruction was given",
         )
         metrics |= _instructions(result)
     metrics["chunks"] = Metric(float(len(chunks)), "1", "chunks of actions that were executed")
@@ -462,19 +463,13 @@ def _rates(topic: str, stamps: Stamps) -> Metrics:
     }
 
 
-def _share(
-    stamps: Stamps,
-    chosen: Mask,
-    counts: Mask,
-    text: str,
-) -> Metric:
-    series = Series(stamps[chosen], counts[chosen].astype(np.float64))
-    value = float(series.values.mean()) if len(series.values) else None
-    return Metric(value, "1", f"share of {text}", series)
+def _share(stamps: Stamps, counts: Mask, text: str) -> Metric:
+    value = float(counts.mean()) if len(counts) else None
+    return Metric(value, "1", f"share of {text}", Series(stamps, counts.astype(np.int8)))
 
 
 def _count(stamps: Stamps, counts: Mask, text: str) -> Metric:
-    return Metric(float(counts.sum()), "1", text, Series(stamps, counts.astype(np.float64)))
+    return Metric(float(counts.sum()), "1", text, Series(stamps, counts.astype(np.int8)))
 
 
 def _most(unit: str, stamps: Stamps, values: Array, text: str) -> Metric:

@@ -126,8 +126,9 @@ class _Writer:
     def statuses(self, ticks: Ticks) -> Iterator[Row]:
         pair = self._types["diagnostic_msgs/msg/KeyValue"]
         status = self._types["diagnostic_msgs/msg/DiagnosticStatus"]
+        amounts = dict(ticks.acting)
         for i, stamp in enumerate(ticks.stamp_ns.tolist()):
-            acting = {n: float(a[i]) for n, a in ticks.acting.items() if a[i] != 0.0}
+            acting = {n: float(a[i]) for n, a in amounts.items() if a[i] != 0.0}
             used = int(ticks.command_stamp_ns[i])
             values = {
                 "state": ticks.state[i],

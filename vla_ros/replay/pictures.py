@@ -1,4 +1,4 @@
-"""Decoding pictures in a second thread, several at a time, as far ahead as memory allows."""
+"""Decoding pictures in other threads, several at a time, as far ahead as memory allows."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from vla_ros.replay.bags import BagMessage
 from vla_ros.types import Frame
 
-AHEAD_BYTES = 64 << 20
+AHEAD_BYTES = 4 << 20
 """Bytes of pictures that are read ahead of their decoding."""
 _TOGETHER = 16
 """Pictures that are handed over at a time: handing over costs as much as decoding a small one."""
@@ -44,10 +44,10 @@ class Picture:
 
 
 class Pictures:
-    """Pictures on their way through the second thread."""
+    """Pictures on their way through the other threads."""
 
     def __init__(self, pool: ThreadPoolExecutor, decode: Decode) -> None:
-        """Decode with `decode`, from a camera and its message, in the thread of `pool`."""
+        """Decode with `decode`, from a camera and its message, in the threads of `pool`."""
         self._pool = pool
         self._decode = decode
         self._batch = _Batch()

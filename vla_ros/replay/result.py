@@ -146,7 +146,7 @@ class Series:
     """
 
     stamp_ns: Stamps
-    values: Array
+    values: Array | NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True)

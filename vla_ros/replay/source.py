@@ -11,6 +11,7 @@ received, stamped as it is, for the pipeline to judge. A bag whose stamps run on
 whole (simulated time) is recognised by its first messages.
 """
 
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,8 @@ LAG_NS = 5_000_000_000
 """Greatest distance between a stamp and the time of reception that is believed."""
 _FIRST = 20
 """Stamped messages by which the clock of the stamps is recognised."""
+_DECODERS = min(4, os.cpu_count() or 1)
+"""Threads that decode pictures; each takes the memory of some."""
 _SORTED = 512
 """Messages after which those that have come are sorted again."""
 
@@ -161,8 +164,8 @@ class Source:
             for index, (camera, topic) in enumerate(self.cameras.items()):
                 routes[topic] = (Kind.FRAME, Kind.FRAME * 64 + index, camera)
         self._bad, self._strange = {}, {}
-        # Pictures are decoded in a second thread, while the first runs the model.
-        with ThreadPoolExecutor(1, "pictures") as pool:
+        # Pictures are decoded in other threads, while this one runs the model.
+        with ThreadPoolExecutor(_DECODERS, "pictures") as pool:
             timed = self._timed(self._decoded(routes, Pictures(pool, self._frame)))
             for event in timed if self._received else _sorted(timed):
                 if event.kind is not Kind.FRAME:

@@ -1,5 +1,7 @@
 """A bag stepped through the pipeline."""
 
+import ctypes
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -164,6 +166,7 @@ class _Run:
         self._ticks_ns: dict[Kind, list[int]] = {}
         self._description = ""
         self._warnings: list[str] = []
+        self._gaps: list[tuple[int, int]] = []
         self._start_ns: int | None = None
         self._end_ns = 0
         bag.prepare([*source.topics.values(), *source.cameras.values()])
@@ -177,8 +180,7 @@ class _Run:
     @property
     def loading_s(self) -> float:
         """Seconds that it took to make the models of both sides, and the judge's."""
-        sides = [side.loading.seconds for side in (self._policy, self._safety) if side]
-        return self._loading.seconds + sum(sides)
+        return self._loading.seconds
 
     @property
     def _urdf(self) -> str:
@@ -271,6 +273,13 @@ class _Run:
             if progress is not None and count % 256 == 0:
                 done = item.time_ns - (self._start_ns or item.time_ns)
                 progress(min(done / max(self._bag.duration_ns, 1), 1.0))
+        for side in (self._policy, self._safety):
+            if side is not None:
+                self._gaps = side.gaps
+                self._loading.seconds += side.loading.seconds
+        # Models and pictures make room for judging.
+        self._policy = self._safety = None
+        _give_memory_back()
 
     def _read(self) -> Iterator[Event | End]:
         """Yield what goes into the policy or the filter, and keep what else there is."""
@@ -365,8 +374,7 @@ class _Run:
     def _warn(self, *, repeats: bool) -> None:
         for what, (count, first) in sorted(self._record.refused.items()):
             self._warnings.append(f"{what}: {count} times nothing usable; the first: {first}")
-        side = self._safety or self._policy
-        for begin, end in [] if side is None else side.gaps:
+        for begin, end in self._gaps:
             at = (begin - (self._start_ns or 0)) / 1e9
             self._warnings.append(
                 f"the bag is silent for {(end - begin) / 1e9:.1f} s from {at:.3f} s on: not stepped"
@@ -388,6 +396,12 @@ class _Run:
             found["bundle_sha256"] = sha256(self._bundle.path / MANIFEST)
             found["onnxruntime"] = str(onnxruntime.__version__)
         return found
+
+
+def _give_memory_back() -> None:
+    """Have the C library return what was freed to the system, where it is one that can."""
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def _told(text: str, events: Iterator[Event]) -> Iterator[Event]:

@@ -15,7 +15,7 @@ LZ4_MAGIC = b"\x04\x22\x4d\x18"
 LARGEST_MESSAGE = 1 << 28
 """Bytes; a longer message, or one that unpacks to more, is taken for damaged."""
 COMPRESSIONS = {ZSTD_MAGIC: "zstd", LZ4_MAGIC: "lz4"}
-CACHE_BYTES = 48 << 20
+CACHE_BYTES = 16 << 20
 # Small, as what was unpacked together with a damaged block is lost.
 INPUT_BLOCK, OUTPUT_BLOCK = 1 << 13, 1 << 20
 

@@ -80,7 +80,7 @@ def latencies(run: Run) -> Iterable[tuple[str, Array]]:
     for key, name in LATENCIES.items():
         metric = run.result.metrics.get(key)
         if metric is not None and metric.series is not None and metric.series.values.size:
-            yield name, metric.series.values
+            yield name, np.asarray(metric.series.values, np.float64)
 
 
 def timing(run: Run) -> Html:
