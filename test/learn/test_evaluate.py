@@ -153,11 +153,8 @@ def test_the_command_writes_its_figures(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--episodes", "0"], "--episodes"),
         (["--instruction", "pick it"], "{colour}"),
         (["--no-target", "--shuffle-instruction"], "--no-target"),
-        (["--latency-ms", "nan"], "--latency-ms"),
-        (["--inference-ms", "-1"], "--inference-ms"),
         (["--bundle", "/nowhere"], "/nowhere"),
     ],
 )

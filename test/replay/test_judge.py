@@ -3,6 +3,8 @@
 import json
 import math
 import time
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,32 @@ def test_a_clean_episode(judge):
 
 def test_no_ticks(judge):
     assert judge.ticks([]).violations == 0
+
+
+def test_a_long_episode_is_judged_in_blocks(judge, monkeypatch):
+    """Of any size: none shows where one ends and the next begins."""
+    ticks = episode([*ramp(0.3), *[(0.3,)] * 20, (0.25,), (0.9,)])
+    ticks = [
+        replace(tick, position=None if i < 2 else ARM + 0.01 * i) for i, tick in enumerate(ticks)
+    ]
+    whole = judge.ticks(ticks)
+    monkeypatch.setattr("vla_ros.replay.judge._BLOCK", 7)
+    assert judge.ticks(ticks) == whole
+    assert {"linear_acceleration", "linear_speed"} <= broken(whole)
+
+
+def test_a_long_episode_takes_little_memory(judge):
+    """0.7 kB a tick; all poses, Jacobians and rooms at once would take 1.7."""
+    count = 30_000
+    given = [np.arange(count) * PERIOD, np.zeros((count, 6)), np.full(count, 0.04)]
+    given.append(np.tile(ARM, (count, 1)))
+    tracemalloc.start()
+    try:
+        assert judge.steps(*given).violations == 0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 700 * count
 
 
 @pytest.mark.parametrize(
