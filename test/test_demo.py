@@ -136,21 +136,21 @@ def test_a_killed_demo_takes_its_nodes_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "domain", "told"),
+    ("arguments", "domain", "code", "told"),
     [
-        (["--bundle", "/nowhere/bundle"], None, "/nowhere/bundle"),
-        (["--robot", "/nowhere/robot.yaml"], None, "/nowhere/robot.yaml"),
-        (["--instruction", "  "], None, "the instruction is empty"),
-        (["--seed", "-1"], None, "argument --seed: -1 is not a whole number from 0 to 2147483647"),
-        ([], 5000, "ROS_DOMAIN_ID"),
+        (["--bundle", "/nowhere/bundle"], None, 1, "/nowhere/bundle"),
+        (["--robot", "/nowhere/robot.yaml"], None, 1, "/nowhere/robot.yaml"),
+        (["--instruction", "  "], None, 1, "the instruction is empty"),
+        (["--seed", "-1"], None, 2, "--seed: -1 is not a whole number from 0 to 2147483647"),
+        ([], 5000, 1, "ROS_DOMAIN_ID"),
     ],
 )
 def test_bad_input_ends_with_one_clear_line(
-    tmp_path: Path, arguments: list[str], domain: int | None, told: str
+    tmp_path: Path, arguments: list[str], domain: int | None, code: int, told: str
 ) -> None:
     with start(tmp_path, *arguments, domain=domain) as demo:
         output, errors = demo.communicate(timeout=40.0)
-    assert demo.returncode in (1, 2), output + errors
+    assert demo.returncode == code, output + errors
     assert told in errors
     assert "Traceback" not in output + errors
 

@@ -23,6 +23,10 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return read
 
 
+threads = whole(1, 64)
+"""Threads of an inference, as many as of policy_node."""
+
+
 def real(least: float, most: float = math.inf) -> Callable[[str], float]:
     """Return a type for `add_argument`: finite numbers from `least` to `most`."""
     wanted = f"a number of {least:g} or more"

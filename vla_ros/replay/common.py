@@ -2,6 +2,7 @@
 
 import hashlib
 from array import array
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -101,14 +102,11 @@ class MessageTimes:
     """Times of the messages of each topic."""
 
     def __init__(self) -> None:
-        self._times: dict[str, array[int]] = {}
+        self._times: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
 
     def add(self, topic: str, time_ns: int) -> None:
         """Note a message."""
-        times = self._times.get(topic)
-        if times is None:
-            times = self._times[topic] = array("q")
-        times.append(time_ns)
+        self._times[topic].append(time_ns)
 
     def arrays(self) -> dict[str, Stamps]:
         """Return the times by topic, without its first slash."""

@@ -2,9 +2,9 @@
 
 `PolicySide` and `SafetySide` hold what policy_node and safety_node hold, and answer messages as
 their callbacks do. Messages come to the first and, along with its commands, go on to the second,
-from which nothing comes back. The time is that of the messages. Between two of them it is done what
-fell due in between, in the order of time and, at the same time: a result of the model, a step of
-the policy, a step of the filter. A message of the same time as a step comes before it.
+from which nothing comes back. The time is that of the messages. What falls due between two of them
+is done in the order of time and, at the same time: a result of the model, a step of the policy, a
+step of the filter. A message of the same time as a step comes before it.
 """
 
 import time
@@ -183,7 +183,7 @@ def read_joints(events: Iterable[Event], reader: JointReader) -> Iterator[Event]
                 value = reader.read(*event.value)
             except JointError as err:
                 value = err
-            yield Event(event.time_ns, event.rank, event.sequence, event.kind, value)
+            yield event.holding(value)
         else:
             yield event
 

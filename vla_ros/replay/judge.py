@@ -330,13 +330,9 @@ class Judge:
         seconds = self._seconds(stamps)
         known: Mask = np.asarray(np.isfinite(positions).all(axis=1))
         # An arm that nobody knows of is somewhere all the same, and nowhere that can be told.
-        anywhere = positions if known.all() else np.where(known[:, None], positions, 0.0)
-        somewhere, singular = self._tool(anywhere)
-        poses = somewhere
-        if anywhere is not positions:
-            singular = np.where(known, singular, np.nan)
-            # That makes all rooms unknown but the cone's, which is of the rotation alone.
-            poses = replace(somewhere, tip=np.where(known[:, None], somewhere.tip, np.nan))
+        somewhere, singular = self._tool(np.where(known[:, None], positions, 0.0))
+        singular = np.where(known, singular, np.nan)
+        poses = replace(somewhere, tip=np.where(known[:, None], somewhere.tip, np.nan))
         margins = {
             "finite": np.where(finite, 1.0, -1.0),
             "frame": np.where(frames, 1.0, -1.0),
@@ -493,6 +489,7 @@ class Judge:
         # The angle between unit vectors that is exact at 0 and at pi alike (Kahan).
         angle = 2.0 * np.arctan2(_norms(tool - axis), _norms(tool + axis))
         left = self._number("tool_cone_angle") - angle
+        # Where nothing is known, only the position says so.
         return np.where(np.isnan(poses.tip[:, 0]), np.nan, left)
 
     def _tool(self, positions: Array) -> tuple[Poses, Array]:

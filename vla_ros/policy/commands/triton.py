@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vla_ros.arguments import whole
+from vla_ros.arguments import threads
 from vla_ros.policy.backends.triton import TYPES
 from vla_ros.policy.bundle import Bundle, BundleError, write_manifest
 from vla_ros.policy.manifest import Graph, Manifest, Tensor
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--provider", default="cuda", choices=("cpu", "cuda", "tensorrt"))
     parser.add_argument(
-        "--threads", type=whole(1, 64), default=1, help="threads of an inference on the CPU"
+        "--threads", type=threads, default=1, help="threads of an inference on the CPU"
     )
     parser.add_argument(
         "--client", type=Path, metavar="OUT", help="also write the bundle that robots use with it"
