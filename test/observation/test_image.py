@@ -48,11 +48,42 @@ def test_every_encoding_decodes_to_the_same_rgb_with_padded_rows(encoding, paddi
 
 @pytest.mark.parametrize("padding", [0, 3])
 @pytest.mark.parametrize("big", [False, True])
-def test_mono16_takes_the_high_byte_in_either_byte_order(big, padding):
-    words = (GREY.astype(np.uint16) << 8 | 0x5A).astype(">u2" if big else "<u2")
-    data, step = padded(words.view(np.uint8), padding)
-    image = decode_raw(data, height=5, width=7, encoding="mono16", step=step, is_bigendian=big)
-    np.testing.assert_array_equal(image, np.repeat(GREY[..., None], 3, axis=2))
+@pytest.mark.parametrize("encoding", PIXELS)
+def test_of_16_bits_the_high_byte_is_taken_in_either_byte_order(encoding, big, padding):
+    words = (PIXELS[encoding].astype(np.uint16) << 8 | 0x5A).astype(">u2" if big else "<u2")
+    data, step = padded(np.ascontiguousarray(words).view(np.uint8), padding)
+    deep = encoding.replace("8", "16")
+    image = decode_raw(data, height=5, width=7, encoding=deep, step=step, is_bigendian=big)
+    expected = np.repeat(GREY[..., None], 3, axis=2) if encoding == "mono8" else RGB
+    np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("pattern", "red_at"),
+    [("rggb", (0, 0)), ("bggr", (1, 1)), ("gbrg", (1, 0)), ("grbg", (0, 1))],
+)
+def test_a_bayer_pattern_shows_red_where_its_name_says(pattern, red_at, bits):
+    """Its letters are the colours of the first row's two pixels, then of the second's."""
+    mosaic = np.zeros((8, 8), "<u2" if bits == 16 else np.uint8)
+    mosaic[red_at[0] :: 2, red_at[1] :: 2] = 200 << (bits - 8)
+    image = decode_raw(
+        mosaic.tobytes(), height=8, width=8, encoding=f"bayer_{pattern}{bits}", step=bits
+    )
+    assert image[4, 4].tolist() == [200, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("encodings", "pair"),
+    [(("uyvy", "yuv422"), (90, 81, 240, 81)), (("yuyv", "yuv422_yuy2"), (81, 90, 81, 240))],
+)
+@pytest.mark.parametrize("padding", [0, 6])
+def test_two_pixels_that_share_their_colour_are_as_red_as_bt_601_says(encodings, pair, padding):
+    """ITU-R BT.601: pure red is Y = 81, U = 90, V = 240."""
+    data, step = padded(np.tile(np.array(pair, np.uint8), (4, 3)), padding)
+    for encoding in encodings:
+        image = decode_raw(data, height=4, width=6, encoding=encoding, step=step)
+        np.testing.assert_allclose(image, np.broadcast_to((255, 0, 0), (4, 6, 3)), atol=2)
 
 
 def test_byte_order_means_nothing_for_8_bit_encodings():
@@ -70,7 +101,8 @@ def test_the_last_row_may_lack_its_padding():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"encoding": "yuv422"}, ["'yuv422'", "rgb8"]),
+        ({"encoding": "32FC1"}, ["'32FC1'", "rgb8"]),
+        ({"encoding": "uyvy"}, ["7 pixels wide", "uyvy"]),
         ({"step": 20}, ["step is 20", "21"]),
         ({"data": bytes(104)}, ["104 bytes", "5 rows of 21"]),
         ({"data": bytes(106)}, ["106 bytes", "5 rows of 21"]),
@@ -92,7 +124,7 @@ def test_sizes_that_do_not_fit_are_refused_with_the_numbers(changes, words):
     height=st.integers(0, 2**32 - 1) | st.integers(0, 8),
     width=st.integers(0, 2**32 - 1) | st.integers(0, 8),
     step=st.integers(0, 2**32 - 1) | st.integers(0, 40),
-    encoding=st.sampled_from([*PIXELS, "mono16"]),
+    encoding=st.sampled_from([*PIXELS, "mono16", "bayer_rggb8", "bayer_grbg16", "yuyv"]),
     big=st.booleans(),
 )
 def test_any_header_gives_an_image_of_its_size_or_a_clear_error(

@@ -71,21 +71,42 @@ def fit_image(image: ImageArray, spec: ImageSpec) -> ImageArray:
 
 @dataclass(frozen=True, slots=True)
 class _Encoding:
-    """Bytes of a pixel, the shape that they make of it, and OpenCV's conversion to RGB, if any."""
+    """Channels of a pixel, bytes of each, and OpenCV's conversion to RGB, if one is needed."""
 
-    pixel_bytes: int
     channels: int
     conversion: int | None
+    depth: int = 1
 
 
-_ENCODINGS = {
-    "rgb8": _Encoding(3, 3, None),
-    "bgr8": _Encoding(3, 3, cv2.COLOR_BGR2RGB),
-    "rgba8": _Encoding(4, 4, cv2.COLOR_RGBA2RGB),
-    "bgra8": _Encoding(4, 4, cv2.COLOR_BGRA2RGB),
-    "mono8": _Encoding(1, 1, cv2.COLOR_GRAY2RGB),
-    "mono16": _Encoding(2, 1, cv2.COLOR_GRAY2RGB),
+# OpenCV names a Bayer pattern by its second row, ROS by its first.
+_BAYER = {
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
 }
+_COLOURS = {
+    "rgb": (3, None),
+    "bgr": (3, cv2.COLOR_BGR2RGB),
+    "rgba": (4, cv2.COLOR_RGBA2RGB),
+    "bgra": (4, cv2.COLOR_BGRA2RGB),
+    "mono": (1, cv2.COLOR_GRAY2RGB),
+    **{f"bayer_{pattern}": (1, conversion) for pattern, conversion in _BAYER.items()},
+}
+_UYVY, _YUYV = _Encoding(2, cv2.COLOR_YUV2RGB_UYVY), _Encoding(2, cv2.COLOR_YUV2RGB_YUYV)
+_ENCODINGS = {
+    **{
+        f"{name}{8 * depth}": _Encoding(*form, depth)
+        for depth in (1, 2)
+        for name, form in _COLOURS.items()
+    },
+    # The second of each pair is its older name.
+    "uyvy": _UYVY,
+    "yuv422": _UYVY,
+    "yuyv": _YUYV,
+    "yuv422_yuy2": _YUYV,
+}
+"""Those of sensor_msgs/image_encodings.hpp that say what the colours are, but for planar ones."""
 
 
 def decode_raw(
@@ -103,9 +124,10 @@ def decode_raw(
         data: Rows of pixels, `step` bytes each; only the last may lack its padding.
         height: Rows.
         width: Pixels in a row.
-        encoding: rgb8, bgr8, rgba8, bgra8, mono8 or mono16 (of which the high byte is used).
+        encoding: rgb8, bgr8, rgba8, bgra8, mono8, bayer_rggb8 and the three other patterns, the
+            same with 16 bits (of which the high byte is used), uyvy or yuyv (yuv422, yuv422_yuy2).
         step: Bytes from one row to the next, at least a row's own.
-        is_bigendian: Byte order of mono16.
+        is_bigendian: Byte order of 16 bits.
 
     Returns:
         RGB, uint8, shape (height, width, 3). It may share memory with `data`.
@@ -118,9 +140,12 @@ def decode_raw(
         msg = f"encoding {encoding!r} is not supported: use one of {', '.join(_ENCODINGS)}"
         raise ImageError(msg)
     form = _ENCODINGS[encoding]
-    row = width * form.pixel_bytes
+    row = width * form.channels * form.depth
     if height < 1 or width < 1:
         msg = f"the image is empty: {width}x{height} pixels"
+        raise ImageError(msg)
+    if width % 2 and form in (_UYVY, _YUYV):
+        msg = f"the image is {width} pixels wide, but in {encoding} every two share their colour"
         raise ImageError(msg)
     if step < row:
         msg = f"step is {step} bytes, but {width} pixels of {encoding} take {row}"
@@ -135,9 +160,8 @@ def decode_raw(
     if buffer.size != row * height:  # rows have padding
         padded = np.lib.stride_tricks.as_strided(buffer, (height, row), (step, 1), writeable=False)
         buffer = np.ascontiguousarray(padded)
-    pixels: ImageArray = buffer.reshape(height, width, form.pixel_bytes)
-    if form.channels < form.pixel_bytes:  # 16 bits: the high byte
-        pixels = pixels[..., 0:1] if is_bigendian else pixels[..., 1:2]
+    high = 0 if is_bigendian else form.depth - 1
+    pixels: ImageArray = buffer.reshape(height, width, form.channels, form.depth)[..., high]
     if form.conversion is None:
         return pixels
     return np.asarray(cv2.cvtColor(pixels, form.conversion), np.uint8)
