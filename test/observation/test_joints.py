@@ -52,6 +52,84 @@ def test_effort_may_be_absent():
     assert JointReader(ROBOT).read(0, NAMES, POSITION, VELOCITY, []).effort is None
 
 
+@pytest.mark.parametrize("none", [[], [math.nan] * 10])
+def test_what_the_driver_does_not_measure_is_no_fault(none):
+    """An empty list, or what ros2_control makes of an interface that is not there."""
+    reader = JointReader(ROBOT)
+    assert reader.read(0, NAMES, POSITION, VELOCITY, none).effort is None
+    still = reader.read(0, NAMES, POSITION, none, none)
+    np.testing.assert_array_equal(still.velocity, np.zeros(7))
+    moved = [p + 0.02 * (i + 1) for i, p in enumerate(POSITION)]
+    sample = reader.read(100_000_000, NAMES, moved, none, none)
+    np.testing.assert_allclose(sample.velocity, 0.2 * np.arange(1, 8))
+
+
+def test_stamps_that_jitter_make_no_speeds_of_their_own():
+    """0.5 rad/s at 100 Hz, stamped up to 4 ms late: the mean of 50 ms is off by a tenth at most."""
+    reader = JointReader(ROBOT)
+    for k in range(100):
+        late_ns = (0, 4_000_000, 1_000_000)[k % 3]
+        position = [0.005 * k] * 10
+        sample = reader.read(k * 10_000_000 + late_ns, NAMES, position, [])
+        if k > 5:
+            np.testing.assert_allclose(sample.velocity, 0.5, rtol=0.1)
+
+
+def test_after_the_clock_was_set_back_speeds_begin_anew():
+    reader = JointReader(ROBOT)
+    reader.read(500_000_000, NAMES, POSITION, [])
+    sample = reader.read(0, NAMES, [9.0] * 10, [])
+    np.testing.assert_array_equal(sample.velocity, np.zeros(7))
+
+
+def test_efforts_without_velocities_are_refused_where_efforts_are_supervised():
+    """An external torque is what efforts leave over after the motion, which is then not known."""
+    assert ROBOT.bounds.effort_samples
+    with pytest.raises(JointError, match=r"efforts without velocities.*effort_samples to 0"):
+        JointReader(ROBOT).read(0, NAMES, POSITION, [], EFFORT)
+
+
+ARM, FINGERS = slice(0, 7), slice(7, 9)
+
+
+def test_the_gripper_may_come_in_messages_of_its_own():
+    """As of an arm and a gripper with a driver each, on one topic."""
+    reader = JointReader(ROBOT)
+    arm = [values[ARM] for values in (NAMES, POSITION, VELOCITY, EFFORT)]
+    with pytest.raises(JointError, match="no joint 'panda_finger_joint1'"):
+        reader.read(0, *arm)
+    fingers = [values[FINGERS] for values in (NAMES, POSITION, VELOCITY, EFFORT)]
+    assert reader.read(10, *fingers) is None
+    sample = reader.read(20, *arm)
+    assert sample.stamp_ns == 20
+    np.testing.assert_allclose(sample.position, POSITION[:7])
+    assert (sample.gripper, sample.gripper_effort) == (pytest.approx(0.03), -8.0)
+    assert reader.read(30, NAMES[7:9], [0.0, 0.001], []) is None
+    sample = reader.read(1_000_000_030, *arm)
+    assert (sample.gripper, sample.gripper_effort) == (0.001, None)
+    with pytest.raises(JointError, match="no joint 'panda_finger_joint1'"):
+        reader.read(1_000_000_031, *arm)
+
+
+def test_messages_of_other_machines_are_passed_over_once_the_robots_own_came():
+    reader = JointReader(ROBOT)
+    wheels = (["left_wheel", "right_wheel"], [1.0, 2.0], [0.0, 0.0])
+    with pytest.raises(JointError, match=r"no joint 'panda_joint1'.*left_wheel"):
+        reader.read(0, *wheels)
+    reader.read(0, NAMES, POSITION, VELOCITY)
+    assert reader.read(1, *wheels) is None
+    assert reader.read(2, NAMES, POSITION, VELOCITY).stamp_ns == 2
+
+
+def test_half_an_arm_or_half_a_gripper_is_not_enough():
+    reader = JointReader(ROBOT)
+    reader.read(0, NAMES, POSITION, VELOCITY)
+    with pytest.raises(JointError, match="no joint 'panda_joint4'"):
+        reader.read(1, NAMES[:3], POSITION[:3], VELOCITY[:3])
+    with pytest.raises(JointError, match="no joint 'panda_finger_joint2'"):
+        reader.read(1, NAMES[:8], POSITION[:8], VELOCITY[:8])
+
+
 def test_a_missing_joint_is_named():
     with pytest.raises(JointError, match=r"no joint 'panda_joint3'.*'panda'"):
         JointReader(ROBOT).read(0, [n for n in NAMES if n != "panda_joint3"], [0.0] * 9, [0.0] * 9)

@@ -348,7 +348,7 @@ class PolicyNode(Node):
         except JointError as err:
             self._reject("joint_states", str(err))
             return
-        if self._controller.add_joints(sample):
+        if sample is not None and self._controller.add_joints(sample):
             self._rates["joint_states"].add(now_ns(self))
 
     def _on_instruction(self, message: String) -> None:

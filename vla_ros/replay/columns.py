@@ -204,7 +204,7 @@ class Record:
         elif event.kind is Kind.JOINTS:
             if isinstance(event.value, JointError):
                 self.refuse("joint_states", str(event.value))
-            else:
+            elif event.value is not None:
                 self.samples.add(event.value)
 
     def refuse(self, what: str, reason: str) -> None:

@@ -175,10 +175,10 @@ Item = Event | Sent | End
 
 
 def read_joints(events: Iterable[Event], reader: JointReader) -> Iterator[Event]:
-    """Yield events; those of joint states hold a `JointSample`, or what is wrong with them."""
+    """Yield events; those of joint states hold what `JointReader` says of them, or its error."""
     for event in events:
         if event.kind is Kind.JOINTS:
-            value: JointSample | JointError
+            value: JointSample | JointError | None
             try:
                 value = reader.read(*event.value)
             except JointError as err:
@@ -428,11 +428,11 @@ class SafetySide(_Side):
         self._gripper = opening
         self._filter.receive_gripper(opening)
 
-    def _joints(self, sample: JointSample | JointError, now_ns: int) -> None:
+    def _joints(self, sample: JointSample | JointError | None, now_ns: int) -> None:
         begin = self._timer()
         if isinstance(sample, JointError):
             self._filter.refuse("joint_states_malformed", str(sample), now_ns)
-        else:
+        elif sample is not None:
             self._filter.receive_joints(sample, now_ns)
         self._record.filter_s += self._timer() - begin
 

@@ -19,6 +19,7 @@ SECOND_NS = 1_000_000_000
 _INT64 = 2**63
 _FLOAT = np.dtype(np.float64)
 _NO_EFFORT: Array = np.zeros(0)
+_EFFORTS = "efforts, which bounds.effort needs (where none are measured, set effort_samples to 0)"
 _EFFORT = 2
 """Which of a sample's vectors the efforts are, in the order in which they are checked."""
 _QUEUED_NS = SECOND_NS
@@ -284,12 +285,12 @@ class JointInput:
         if stamp is None or position is None or velocity is None:
             return _malformed(f"do not hold {count} finite positions and speeds, and a stamp")
         if effort is None:
-            return _malformed(f"do not hold {count} finite efforts, which bounds.effort needs")
+            return _malformed(f"do not hold {count} finite {_EFFORTS}")
         found, which = check(position, velocity, effort, _ABSURD)
         if found == NOT_FINITE:
             what = "positions and speeds, and a stamp"
             if which == _EFFORT:
-                what = "efforts, which bounds.effort needs"
+                what = _EFFORTS
             return _malformed(f"do not hold {count} finite {what}")
         if found == TOO_LARGE:
             return _malformed(f"hold a value over {_ABSURD:g}, which no joint measures")
