@@ -91,6 +91,7 @@ class Rig:
         self.joints_shift_ns = 0
         self.frozen = None
         self.send_joints = True
+        self.apart = False
 
     def hear_command(self, message):
         if self.commands:
@@ -134,6 +135,18 @@ class Rig:
         message.effort = [*(ARM.at(self.position) + self.effort), self.grip, 0.0]
         return message
 
+    def joint_states(self):
+        """What is measured: whole, or `apart` as of an arm, a gripper and wheels that know nothing
+        of each other."""
+        whole = self.measured()
+        if not self.apart:
+            return [whole]
+        parts = [JointState(header=whole.header, name=["wheel"], position=[0.0])]
+        for joints in (slice(7, 9), slice(7)):
+            lists = {k: getattr(whole, k)[joints] for k in ("position", "velocity", "effort")}
+            parts.append(JointState(header=whole.header, name=whole.name[joints], **lists))
+        return parts
+
     def run(self, seconds, *, send=None, hz=30.0, also=None, also_hz=1000.0, until=None):
         """Run for some time: `send()` gives the commands, `also()` those of a flood."""
         start = time.monotonic()
@@ -143,7 +156,8 @@ class Rig:
                 return True
             if self.send_joints and now >= due["joints"]:
                 due["joints"] += 0.01
-                self.joints.publish(self.measured())
+                for message in self.joint_states():
+                    self.joints.publish(message)
             if send is not None and now >= due["send"]:
                 due["send"] += 1.0 / hz
                 self.command.publish(send())

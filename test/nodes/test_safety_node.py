@@ -51,7 +51,7 @@ def running(rig, process):
     rig.description.publish(String(data=URDF))
     rig.move()
     yield rig
-    rig.send_joints, rig.effort = True, np.zeros(7)
+    rig.send_joints, rig.apart, rig.effort = True, False, np.zeros(7)
     rig.estop.publish(Bool(data=False))
     rig.run(0.5)
     assert rig.call("reset").success, rig.told()
@@ -217,9 +217,18 @@ def test_a_push_is_a_protective_stop(running):
     assert words in refused.message
 
 
+def test_an_arm_and_its_gripper_may_report_apart_and_wheels_beside_them(running):
+    running.apart = True
+    running.forget()
+    running.run(0.5, send=lambda: running.twist((0.1, 0, 0)))
+    assert running.state() == "RUNNING"
+    assert running.speed() == pytest.approx(0.1, abs=1e-3)
+    assert "joint_states_malformed" not in running.acted()
+
+
 def test_joint_states_without_the_robot_s_joints_are_named(running):
     running.send_joints = False
-    message = JointState(name=["elbow"], position=[0.0], velocity=[0.0], effort=[0.0])
+    message = JointState(name=["panda_joint2"], position=[0.0], velocity=[0.0], effort=[0.0])
 
     def send():
         running.joints.publish(message)

@@ -18,6 +18,7 @@ from vla_ros.replay.columns import CommandColumns
 from vla_ros.replay.decoding import COMPRESSED, IMAGE
 from vla_ros.replay.engine import LatencyError
 from vla_ros.replay.expectations import Expectation, ExpectationError, check
+from vla_ros.replay.holds import never_moved
 from vla_ros.replay.judge import Judge, JudgeError, Verdict, read_parameters
 from vla_ros.replay.metrics import compute
 from vla_ros.replay.recording import RecordingError
@@ -174,7 +175,7 @@ def finish(
         violations=None if verdict is None else verdict.violations,
         violations_by_bound={} if verdict is None else dict(verdict.by_bound),
         metrics=compute(result, verdict, stamps.arrays()),
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys([*warnings, *never_moved(result)])),
     )
     return replace(result, expectations=check(result, expectations))
 
@@ -213,7 +214,10 @@ def need(bag: Bag, kind: Kind, why: str) -> None:
     """
     name, msgtype = TOPICS[kind]
     topic = bag.topics.get(name)
-    if topic is None or not topic.count or topic.msgtype != msgtype:
+    if topic is not None and topic.count and topic.msgtype != msgtype:
+        msg = f"bag {bag.path} has {name}, {why}, as {topic.msgtype}: it is to be {msgtype}"
+        raise ReplayError(msg)
+    if topic is None or not topic.count:
         msg = (
             f"bag {bag.path} has no messages on {name} ({msgtype}), {why}; it has "
             f"{topic_names(bag)}: rename one with --remap from:={name}"

@@ -376,10 +376,6 @@ class _Run:
             self._warnings.append(
                 f"the bag is silent for {(end - begin) / 1e9:.1f} s from {at:.3f} s on: not stepped"
             )
-        if self._bundle is not None and not any(
-            told.text.strip() for told in self._record.instructions
-        ):
-            self._warnings.append("no instruction in the bag: the policy holds still")
         if not repeats:
             self._warnings.append(
                 "the latency was measured in this run, as the bag has no /policy/chunk: no two "
