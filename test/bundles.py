@@ -178,7 +178,7 @@ def write_graph(file: Path, actions: np.ndarray, *, when_dark: str = "") -> None
         "half": np.array([actions.shape[1] // 2]),
         "all": np.array([actions.shape[1]]),
         "axis": np.array([1]),
-        "many": np.int64(12_000),
+        "many": np.int64(60_000),
         "zero_rounds": np.int64(0),
         "eye": np.eye(128, dtype=np.float32),
         "colour_at": np.int64(3),

@@ -164,8 +164,8 @@ def test_a_bad_image_is_named_and_the_next_good_one_passes(start, graph):
     process = start("-p", "cameras:=['front']")
     camera.connect()
     image = _random.integers(0, 256, (160, 160, 3), np.uint8)
-    camera.send(image, "yuv422_yuy2")
-    wait_for(lambda: "encoding 'yuv422_yuy2' is not supported" in graph.diagnosis("camera_node"))
+    camera.send(image, "32FC1")
+    wait_for(lambda: "encoding '32FC1' is not supported" in graph.diagnosis("camera_node"))
     assert "front/image_raw: frame dropped" in process.output
     camera.send(image, step=479)
     wait_for(lambda: "step is 479 bytes" in graph.diagnosis("camera_node"))

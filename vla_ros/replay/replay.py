@@ -214,7 +214,7 @@ def _tell(result: ReplayResult) -> None:
             print(f"  {name:<32}{metric.value:.6g}{unit}")
     if result.ticks is not None:
         for count, why in reasons(result.ticks)[:_HOLDS]:
-            print(f"  {'held still':<32}{count / len(result.ticks):.1%} of the steps, {why}")
+            print(f"  {'held still':<32}{count / len(result.ticks):.3g} of the steps, {why}")
     if result.hash:
         print(f"  {'hash':<32}{result.hash}")
     for outcome in result.expectations:
