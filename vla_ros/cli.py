@@ -1,6 +1,7 @@
 """The `vla_ros` command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -73,13 +74,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     args.argv = words
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as `head` has; what is left of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell has it of a process that SIGPIPE ended
     except (OSError, ValueError, RuntimeError, ImportError) as err:
         print(f"vla_ros {' '.join(words[:1])}: {err}", file=sys.stderr)
         return 1
+    return code
 
 
 def _add(
