@@ -234,7 +234,15 @@ def test_an_instruction_can_be_given_in_place_of_the_recorded(tmp_path, bundle):
     assert any("no instruction" in warning for warning in silent.warnings)
     assert not silent.commands.twist.any()
     told = replay_bag(bag, ROBOT, bundle, options=replace(BOTH, instruction="pick up the red cube"))
+    assert told.warnings == ()
     assert told.commands.twist.any()
+
+
+def test_words_that_the_model_has_never_seen_are_told(tmp_path, bundle):
+    """As policy_node warns of them: what it does with the rest may be what nobody meant."""
+    bag = motion(cameras=True, instruction="fly to the red cube").bag(tmp_path / "bag")
+    result = replay_bag(bag, ROBOT, bundle, options=BOTH)
+    assert result.warnings == ("the model has never seen 'fly', 'to', and ignores it",)
 
 
 def test_an_estop_in_the_bag_stops_the_arm(tmp_path):

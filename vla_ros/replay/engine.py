@@ -10,6 +10,7 @@ step of the filter. A message of the same time as a step comes before it.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 from vla_ros.observation.joints import JointError, JointReader
 from vla_ros.policy.controller import PolicyController
 from vla_ros.policy.policy import Chunk, Policy, PolicyError
+from vla_ros.policy.tokens import InstructionError
 from vla_ros.replay.columns import Record
 from vla_ros.replay.source import ChunkStamps, Event, Kind
 from vla_ros.replay.stopwatch import Stopwatch
@@ -276,6 +278,15 @@ class PolicySide(_Side):
                 yield from self._sent
                 self._sent.clear()
             yield event
+
+    def unknown_words(self, instructions: Iterable[str]) -> list[str]:
+        """Return the words of instructions that the model has never seen, as policy_node warns."""
+        words: dict[str, None] = {}
+        for text in instructions:
+            # One that is too long is refused with every observation.
+            with suppress(InstructionError):
+                words |= dict.fromkeys(self._policy.unknown_words(text))
+        return list(words)
 
     def _receive(self, event: Event) -> None:
         """Do what policy_node does with a message."""

@@ -277,6 +277,11 @@ class _Run:
             if side is not None:
                 self._gaps = side.gaps
                 self._loading.seconds += side.loading.seconds
+        if self._policy is not None:
+            told = {instruction.text for instruction in self._record.instructions}
+            if unknown := self._policy.unknown_words(sorted(told)):
+                words = ", ".join(map(repr, unknown))
+                self._warnings.append(f"the model has never seen {words}, and ignores it")
         # Models and pictures make room for judging.
         self._policy = self._safety = None
         _give_memory_back()
