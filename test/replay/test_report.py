@@ -126,6 +126,13 @@ def test_the_verdict(tmp_path, change, task, word):
     assert f": {word}</title>" in page.source
 
 
+def test_a_run_in_which_nothing_moved_has_not_passed(tmp_path):
+    run = replace(sample_run(), violations=0, expectations=())
+    held = replace(run.ticks, state=("HOLDING",) * len(run.ticks))
+    write_report(replace(run, ticks=held), tmp_path / "r.html", pictures=Pictures())
+    assert '<strong class="word">nothing moved</strong>' in Page(tmp_path / "r.html").source
+
+
 def test_the_same_run_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         run = sample_run()

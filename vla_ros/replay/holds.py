@@ -14,7 +14,7 @@ _RUNNING = SafetyState.RUNNING.value
 def reasons(ticks: Ticks) -> list[tuple[int, str]]:
     """Return in how many steps the filter was held, for each reason, the most frequent first."""
     held = zip(ticks.state, ticks.reason, strict=True)
-    return _counted(f"{state}: {why}" for state, why in held if state not in ("", _RUNNING))
+    return counted(f"{state}: {why}" for state, why in held if state not in ("", _RUNNING))
 
 
 def never_moved(result: ReplayResult) -> list[str]:
@@ -27,8 +27,15 @@ def never_moved(result: ReplayResult) -> list[str]:
     if ticks is not None and _RUNNING not in ticks.state:
         said += _never("the filter followed a command", len(ticks), "steps", reasons(ticks))
     if "" not in hold:
-        said += _never("the policy moved", len(hold), "commands", _counted(hold))
+        said += _never("the policy moved", len(hold), "commands", counted(hold))
     return said
+
+
+def counted(lines: Iterable[str]) -> list[tuple[int, str]]:
+    """Count lines that differ in numbers alone; each as it was first, the most frequent first."""
+    first: dict[str, str] = {}
+    counts = Counter(first.setdefault(_NUMBER.sub("#", line), line) for line in lines)
+    return [(count, line) for line, count in counts.most_common()]
 
 
 def _never(what: str, total: int, of: str, held: Sequence[tuple[int, str]]) -> list[str]:
@@ -37,14 +44,3 @@ def _never(what: str, total: int, of: str, held: Sequence[tuple[int, str]]) -> l
         return []
     count, why = held[0]
     return [f"{what} in none of its {total} {of}; in {count}: {why}"]
-
-
-def _counted(lines: Iterable[str]) -> list[tuple[int, str]]:
-    """Count lines that differ in numbers alone; each is given as it was first, most first."""
-    first: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    for line in lines:
-        key = _NUMBER.sub("#", line)
-        first.setdefault(key, line)
-        counts[key] += 1
-    return [(count, first[key]) for key, count in counts.most_common()]

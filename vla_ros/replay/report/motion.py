@@ -1,6 +1,5 @@
 """What was asked of the robot and what was sent to it, and why the two differ."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_ros.bounds import keys
+from vla_ros.replay.holds import counted
 from vla_ros.replay.report.html import Html, el
 from vla_ros.replay.report.plot import Band, Curve, Lane, Spans, TimePlot, x_labels
 from vla_ros.replay.report.run import Run, nothing, section
@@ -22,7 +22,6 @@ STATES = {
     "PROTECTIVE_STOP": "s-stop",
     "EMERGENCY_STOP": "s-stop",
 }
-FIGURES = re.compile(r"\d[\d.]*")
 LEAST = 1e-3
 """A smaller share is not told in figures."""
 CARRIED_S = 0.1
@@ -245,11 +244,9 @@ def _gripper(run: Run) -> Html | None:
 
 def _counted(reasons: Iterable[str]) -> str:
     """Return the most frequent reasons, with how often each was given."""
-    told: dict[str, str] = {}
-    # The same reason with other figures in it counts as the same.
-    count = Counter(told.setdefault(FIGURES.sub("#", reason), reason) for reason in reasons)
-    said = [f"{reason} ({n})" for reason, n in count.most_common(REASONS)]
-    rest = len(count) - REASONS
+    told = counted(reasons)
+    said = [f"{reason} ({n})" for n, reason in told[:REASONS]]
+    rest = len(told) - REASONS
     return ", ".join(said) + (f" and {rest} more" if rest > 0 else "")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vla_ros.replay.holds import never_moved
 from vla_ros.replay.report.html import Html, el
 from vla_ros.replay.report.joints import joints
 from vla_ros.replay.report.motion import motion
@@ -125,8 +126,11 @@ def _verdict(run: Run, task: tuple[bool, str] | None) -> tuple[str, str]:
     result = run.result
     if result.violations or not result.passed or (task is not None and not task[0]):
         return "fail", "failed"
-    if result.violations is None and not result.expectations:
-        return "open", "not judged"
+    if not result.expectations:
+        if result.violations is None:
+            return "open", "not judged"
+        if task is None and never_moved(result):
+            return "open", "nothing moved"
     return "pass", "passed"
 
 
