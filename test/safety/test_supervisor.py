@@ -39,6 +39,12 @@ def test_runs_when_all_is_well(robot):
             "the joint states are 0.10 s old",
             "joint_state_timeout",
         ),
+        (
+            {"joint_age_ns": 1_795_240_811 * 1000 * MS},
+            SafetyState.HOLDING,
+            "the joint states are stamped 0, which is no time",
+            "joint_state_timeout",
+        ),
         ({"command_age_ns": None}, SafetyState.HOLDING, "waiting for a command", ""),
         (
             {"command_age_ns": 150 * MS},

@@ -24,6 +24,8 @@ _EFFORT = 2
 """Which of a sample's vectors the efforts are, in the order in which they are checked."""
 _QUEUED_NS = SECOND_NS
 """How long commands may lie about while a node is busy with its start, and be nobody's fault."""
+_UNSTAMPED_NS = 10**9 * SECOND_NS
+"""Only a stamp of 0 is so old, 31 years, by a clock that runs."""
 _ABSURD = 1e4
 """No position in rad, speed in rad/s or torque in Nm is over this; arithmetic may suffer."""
 _UNIT = 1e-2
@@ -182,8 +184,8 @@ class CommandInput:
             return _late_command(self._forgot_ns - stamp, "the start or the reset")
         age_ns = now_ns - stamp
         if age_ns > self._max_age_ns:
-            age = age_ns / SECOND_NS
-            return Refusal("command_max_age", age, f"the command is {age:.3f} s old")
+            text = f"the command is {aged(age_ns, 3)}"
+            return Refusal("command_max_age", age_ns / SECOND_NS, text)
         if -age_ns > self._max_future_ns:
             lead = -age_ns / SECOND_NS
             text = f"the command's stamp is {lead:.3f} s in the future: check the clocks"
@@ -308,6 +310,13 @@ class JointInput:
             )
         self._over = self._over + 1 if self.margin < 0.0 else 0
         self.tripped = self._over >= self._samples > 0
+
+
+def aged(age_ns: int, decimals: int) -> str:
+    """Return how old a message is, or that it has no stamp, for people."""
+    if age_ns > _UNSTAMPED_NS:
+        return "stamped 0, which is no time"
+    return f"{age_ns / SECOND_NS:.{decimals}f} s old"
 
 
 def attribute(thing: object, name: str) -> Any:  # noqa: ANN401

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vla_ros.robot import RobotConfig
 from vla_ros.safety.decision import SafetyState
-from vla_ros.safety.inputs import SECOND_NS, Refusal
+from vla_ros.safety.inputs import SECOND_NS, Refusal, aged
 
 _REFUSAL_SHOWN_NS = SECOND_NS
 """How long a refused input stays in the reason; `acting` names it at its own step only."""
@@ -217,9 +217,8 @@ class Supervisor:
     def _check_joints(self, age_ns: int | None) -> Assessment | None:
         if age_ns is None or age_ns <= self._joint_timeout_ns:
             return None
-        age = age_ns / SECOND_NS
-        text = f"the joint states are {age:.2f} s old"
-        return Assessment(SafetyState.HOLDING, text, "joint_state_timeout", age)
+        text = f"the joint states are {aged(age_ns, 2)}"
+        return Assessment(SafetyState.HOLDING, text, "joint_state_timeout", age_ns / SECOND_NS)
 
     def _check_sources(self, now_ns: int) -> Assessment | None:
         """Return why whoever commands is not followed, or None."""
