@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 ImageArray = NDArray[np.uint8]
+UNSTAMPED_NS = 10**18
+"""Only what is stamped 0 is so old, 31 years, by a clock that runs."""
 
 
 @dataclass(frozen=True, slots=True)

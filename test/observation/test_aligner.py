@@ -128,6 +128,13 @@ def test_what_is_missing_is_named():
     assert a.fault(0) is None
 
 
+def test_what_its_sender_does_not_stamp_is_not_told_as_decades_old():
+    a = aligner()
+    a.add_joints(joints(0))
+    said = str(a.fault(1_795_240_811 * 1000 * MS))
+    assert said == "stale joint states: stamped 0, which is no time"
+
+
 def test_what_is_stale_is_named_with_its_age_and_limit():
     a = aligner()
     for camera in ("front", "wrist"):

@@ -8,7 +8,7 @@ from make_bags import make_bag, types
 from panda_bags import ROBOT, motion
 
 from vla_ros import cli
-from vla_ros.replay.holds import reasons
+from vla_ros.replay.holds import held
 from vla_ros.replay.replay import Options, ReplayError, replay_bag
 
 SAFETY = Options(mode="safety")
@@ -61,17 +61,17 @@ def test_a_filter_that_held_the_arm_throughout_is_told_with_the_cause(
     bag = changed(tmp_path / "bag", topic, change)
     assert cli.main(["replay", str(bag), "--robot", str(ROBOT)]) == 0
     said = capsys.readouterr()
-    never = "warning: the filter followed a command in none of its [0-9]+ steps; in [0-9]+: "
+    never = "warning: the filter held the arm still in all of its [0-9]+ steps; in [0-9]+: "
     assert re.fullmatch(f"{never}{cause}.*\n", said.err), said.err
-    assert re.search(f"held still +[0-9.]+ of the steps, {cause}", said.out), said.out
+    assert re.search(f"held still by the filter +[0-9.]+ of its steps, {cause}", said.out), said.out
 
 
 def test_an_arm_that_moved_is_only_told_when_it_was_held(tmp_path):
     result = replay_bag(motion().bag(tmp_path / "bag"), ROBOT, options=SAFETY)
     assert result.warnings == ()
-    held = reasons(result.ticks)
-    assert sum(count for count, _ in held) == result.ticks.state.count("HOLDING")
-    assert [why.partition(" 0.")[0] for _, why in held] == [
+    (by_filter,) = held(result)
+    assert sum(count for count, _ in by_filter.reasons) == result.ticks.state.count("HOLDING")
+    assert [why.partition(" 0.")[0] for _, why in by_filter.reasons] == [
         "HOLDING: the joint states are",
         "HOLDING: no acceptable command for",
         "HOLDING: waiting for a command",

@@ -2,33 +2,55 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from vla_ros.replay.result import ReplayResult, Ticks
+from vla_ros.replay.result import ReplayResult
 from vla_ros.safety.decision import SafetyState
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_RUNNING = SafetyState.RUNNING.value
 
 
-def reasons(ticks: Ticks) -> list[tuple[int, str]]:
-    """Return in how many steps the filter was held, for each reason, the most frequent first."""
-    held = zip(ticks.state, ticks.reason, strict=True)
-    return counted(f"{state}: {why}" for state, why in held if state not in ("", _RUNNING))
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How often the filter, or the policy, held the arm still.
+
+    Attributes:
+        by: "filter" or "policy".
+        steps: In which it could have moved it.
+        reasons: In how many of them it held it, for each reason, the most frequent first. Of a
+            recorded run, neither may be known.
+
+    """
+
+    by: str
+    steps: int
+    reasons: list[tuple[int, str]]
+
+
+def held(result: ReplayResult) -> list[Held]:
+    """Return how often each part that was stepped held the arm still, and why."""
+    found = []
+    if (ticks := result.ticks) is not None:
+        told = zip(ticks.state, ticks.reason, strict=True)
+        why = (f"{s}: {r}" for s, r in told if s not in ("", SafetyState.RUNNING.value))
+        found.append(Held("filter", len(ticks), counted(why)))
+    if hold := result.commands.hold:
+        found.append(Held("policy", len(hold), counted(filter(None, hold))))
+    return found
 
 
 def never_moved(result: ReplayResult) -> list[str]:
-    """Return warnings, for people, of a filter or a policy that held the arm from first to last.
+    """Return warnings, for people, of a part that held the arm still from first to last.
 
     It then keeps all bounds, and meets most expectations, without having done a thing.
     """
-    said = []
-    ticks, hold = result.ticks, result.commands.hold
-    if ticks is not None and _RUNNING not in ticks.state:
-        said += _never("the filter followed a command", len(ticks), "steps", reasons(ticks))
-    if "" not in hold:
-        said += _never("the policy moved", len(hold), "commands", counted(hold))
-    return said
+    return [
+        f"the {one.by} held the arm still in all of its {one.steps} steps; "
+        f"in {one.reasons[0][0]}: {one.reasons[0][1]}"
+        for one in held(result)
+        if one.reasons and sum(count for count, _ in one.reasons) == one.steps
+    ]
 
 
 def counted(lines: Iterable[str]) -> list[tuple[int, str]]:
@@ -36,11 +58,3 @@ def counted(lines: Iterable[str]) -> list[tuple[int, str]]:
     first: dict[str, str] = {}
     counts = Counter(first.setdefault(_NUMBER.sub("#", line), line) for line in lines)
     return [(count, line) for line, count in counts.most_common()]
-
-
-def _never(what: str, total: int, of: str, held: Sequence[tuple[int, str]]) -> list[str]:
-    # Of a recorded run, the state may not be known.
-    if not held or sum(count for count, _ in held) < total:
-        return []
-    count, why = held[0]
-    return [f"{what} in none of its {total} {of}; in {count}: {why}"]

@@ -14,7 +14,7 @@ from vla_ros.arguments import real, threads, whole
 from vla_ros.policy.scheduler import MODES as CHUNK_MODES
 from vla_ros.replay.common import ERRORS, SAFETY_HZ, ReplayError, parse_remap
 from vla_ros.replay.expectations import HASH, Expectation, load, parse
-from vla_ros.replay.holds import reasons
+from vla_ros.replay.holds import held
 from vla_ros.replay.junit import write_junit
 from vla_ros.replay.live import result_from_bag
 from vla_ros.replay.output import write_bag
@@ -212,9 +212,10 @@ def _tell(result: ReplayResult) -> None:
         if metric is not None and metric.value is not None:
             unit = "" if metric.unit == "1" else f" {metric.unit}"
             print(f"  {name:<32}{metric.value:.6g}{unit}")
-    if result.ticks is not None:
-        for count, why in reasons(result.ticks)[:_HOLDS]:
-            print(f"  {'held still':<32}{count / len(result.ticks):.3g} of the steps, {why}")
+    for part in held(result):
+        for count, why in part.reasons[:_HOLDS]:
+            by = f"held still by the {part.by}"
+            print(f"  {by:<32}{count / part.steps:.3g} of its steps, {why}")
     if result.hash:
         print(f"  {'hash':<32}{result.hash}")
     for outcome in result.expectations:

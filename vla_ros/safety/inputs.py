@@ -13,7 +13,7 @@ import numpy as np
 from vla_ros.robot import RobotConfig
 from vla_ros.safety.motion.algebra import NOT_FINITE, TOO_LARGE, check, least_margin
 from vla_ros.safety.motion.targets import JointVelocityTarget, PoseTarget, Target, TwistTarget
-from vla_ros.types import Array, JointVelocityCommand, PoseCommand
+from vla_ros.types import UNSTAMPED_NS, Array, JointVelocityCommand, PoseCommand
 
 SECOND_NS = 1_000_000_000
 _INT64 = 2**63
@@ -24,8 +24,6 @@ _EFFORT = 2
 """Which of a sample's vectors the efforts are, in the order in which they are checked."""
 _QUEUED_NS = SECOND_NS
 """How long commands may lie about while a node is busy with its start, and be nobody's fault."""
-_UNSTAMPED_NS = 10**9 * SECOND_NS
-"""Only a stamp of 0 is so old, 31 years, by a clock that runs."""
 _ABSURD = 1e4
 """No position in rad, speed in rad/s or torque in Nm is over this; arithmetic may suffer."""
 _UNIT = 1e-2
@@ -314,7 +312,7 @@ class JointInput:
 
 def aged(age_ns: int, decimals: int) -> str:
     """Return how old a message is, or that it has no stamp, for people."""
-    if age_ns > _UNSTAMPED_NS:
+    if age_ns > UNSTAMPED_NS:
         return "stamped 0, which is no time"
     return f"{age_ns / SECOND_NS:.{decimals}f} s old"
 
