@@ -93,3 +93,21 @@ def test_what_is_missing_is_said(package):
     done = run(package, "def test_it(replay):\n    replay()\n")
     assert done.returncode == 1
     assert "name the bag of this replay" in done.stdout
+
+
+def test_what_a_replay_warns_of_is_among_the_warnings_of_a_test_that_passes(package):
+    silent = package / "bags" / "silent"
+    if not silent.exists():
+        motion(cameras=True, instruction=None).bag(silent)
+    test = """
+import pytest
+
+@pytest.mark.replay(bag="bags/silent", bundle="bundle")
+def test_still(replay):
+    replay()
+"""
+    done = run(package, test)
+    assert "1 passed, 1 warning" in done.stdout, done.stdout + done.stderr
+    assert "test_bags.py:6: " in done.stdout
+    assert "bags/silent: the policy held the arm still in all of its" in done.stdout
+    assert "1 failed" in run(package, test, "-W", "error::pytest.PytestWarning").stdout

@@ -10,6 +10,7 @@ Paths are relative to the test's file, or to pytest's root. `replay_robot` and `
 pytest's configuration are the robot file and the bundle of tests that name none.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,13 +108,13 @@ class Replayer:
         return str(self._request.config.getini(name) or "")
 
     def _note(self, result: "ReplayResult") -> None:
-        """Put hash and violations into pytest's own JUnit, and warnings into its output."""
+        """Put hash and violations into pytest's own JUnit, and warnings among its own."""
         properties = self._request.node.user_properties
         properties.append(("replay_bag", str(result.bag)))
         properties.append(("replay_hash", result.hash))
         properties.append(("replay_violations", str(result.violations)))
-        if result.warnings:
-            self._request.node.add_report_section("call", "replay", "\n".join(result.warnings))
+        for text in result.warnings:
+            warnings.warn(f"{result.bag}: {text}", pytest.PytestWarning, stacklevel=3)
 
 
 @pytest.fixture
