@@ -20,7 +20,7 @@ from vla_ros.paths import share
 from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.cadence import CadenceReport
 from vla_ros.robot import RobotConfig
-from vla_ros.safety.compile import run as compile_filter
+from vla_ros.safety.compile import ensure_compiled
 from vla_ros.safety.motion import is_kept
 from vla_ros.sim.mujoco_gl import APT_LINE, RenderError, check_rendering
 
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     Bundle.load(bundle)
     if not is_kept():
         # In the node, it would be taken for one that does not start.
-        compile_filter(args)
+        ensure_compiled()
         began = time.monotonic()
     folder = _make_folder(args.runs)
     # The middleware reads these when it is first imported, here and in the launched nodes.

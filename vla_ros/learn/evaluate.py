@@ -34,6 +34,7 @@ from vla_ros.policy.scheduler import MODES as CHUNK_MODES
 from vla_ros.replay.judge import Judge
 from vla_ros.robot import RobotConfig
 from vla_ros.safety import SafetyDecision, SafetyState
+from vla_ros.safety.compile import ensure_compiled
 from vla_ros.sim.panda import CUBES, PandaSim, urdf
 from vla_ros.sim.task import PickTask, target_for
 from vla_ros.types import Array, Command, Frame
@@ -355,6 +356,9 @@ def evaluate(
 
     """
     Bundle.load(bundle)
+    RobotConfig.load(robot_file)
+    if conditions.filtered:
+        ensure_compiled()
     job = partial(_run_seeds, bundle=bundle, robot_file=robot_file, conditions=conditions)
     episodes: list[Episode] = []
     for batch in _batches(seeds, job, workers):

@@ -20,6 +20,7 @@ from vla_ros.learn.episodes import SceneVariation, record
 from vla_ros.learn.rig import Rig
 from vla_ros.paths import share
 from vla_ros.robot import RobotConfig
+from vla_ros.safety.compile import ensure_compiled
 from vla_ros.sim.panda import PandaSim
 
 Report = Callable[[str], None]
@@ -117,6 +118,8 @@ def generate(plan: Plan, output: Path, robot_file: Path, workers: int, report: R
         report(f"continuing: {plan.shards - len(missing)} of {plan.shards} shards are there")
     if not missing:
         return
+    RobotConfig.load(robot_file)
+    ensure_compiled()
     started, observations, recorded, failed = time.monotonic(), 0, 0, 0
     job = partial(_record_shard, plan=plan, output=output, robot_file=robot_file)
     for done, result in enumerate(_results(missing, job, workers), start=1):

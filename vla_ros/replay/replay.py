@@ -21,6 +21,7 @@ from vla_ros.replay.output import write_bag
 from vla_ros.replay.result import ReplayResult
 from vla_ros.replay.stepping import MODES, Options, replay_bag
 from vla_ros.safety import RATES_HZ
+from vla_ros.safety.compile import announce
 
 __all__ = ["Options", "ReplayError", "parse_remap", "replay_bag", "result_from_bag", "to_json"]
 
@@ -106,6 +107,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay; return 0, 1 if an expectation is not met, 2 if an input is wrong."""
     bar = _Bar()
+    if args.mode not in ("live", "policy"):
+        announce()
     # Looking for garbage among all that was imported would take as long as a replay.
     gc.freeze()
     try:

@@ -35,6 +35,7 @@ from vla_ros.robot import RobotConfig
 from vla_ros.safety import RATES_HZ
 from vla_ros.safety.campaign_adversary import Adversary, Limits, limits_of, margins
 from vla_ros.safety.campaign_plant import Plants
+from vla_ros.safety.compile import ensure_compiled
 from vla_ros.safety.decision import SafetyDecision
 from vla_ros.safety.filter import SafetyFilter
 from vla_ros.safety.motion.limiter import Output
@@ -492,6 +493,7 @@ def run(args: argparse.Namespace) -> int:
 
     """
     made_of = (*find_robot(args.robot, args.urdf), args.seed, args.output, args.rate)
+    ensure_compiled()
     campaign = _new_campaign(*made_of)
     total, began = Outcome(), time.monotonic()
     try:

@@ -22,6 +22,7 @@ from vla_ros.arguments import positive, whole
 from vla_ros.paths import share
 from vla_ros.robot import RobotConfig
 from vla_ros.safety import SafetyFilter, SafetyState
+from vla_ros.safety.compile import ensure_compiled
 from vla_ros.safety.motion.limiter import Output
 from vla_ros.sim.panda import STEP_NS, PandaSim, urdf
 from vla_ros.types import Array, Command
@@ -265,6 +266,7 @@ def run(args: argparse.Namespace) -> int:
     robot_file = args.robot or share() / "config" / "robots" / "panda.yaml"
     robot = RobotConfig.load(robot_file)
     robot.check_joints(PandaSim.joint_names + robot.gripper_joints, "the simulated Panda")
+    ensure_compiled()
     began = time.monotonic()
     total = Outcome()
     seeds = range(args.seed, args.seed + args.episodes)
