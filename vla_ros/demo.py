@@ -21,7 +21,6 @@ from vla_ros.policy.bundle import Bundle
 from vla_ros.policy.cadence import CadenceReport
 from vla_ros.robot import RobotConfig
 from vla_ros.safety.compile import ensure_compiled
-from vla_ros.safety.motion import is_kept
 from vla_ros.sim.mujoco_gl import APT_LINE, RenderError, check_rendering
 
 if TYPE_CHECKING:
@@ -91,9 +90,8 @@ def run(args: argparse.Namespace) -> int:
     # Both are loaded again by the nodes; here a mistake ends the command before anything starts.
     RobotConfig.load(robot)
     Bundle.load(bundle)
-    if not is_kept():
-        # In the node, it would be taken for one that does not start.
-        ensure_compiled()
+    # In the node, it would be taken for one that does not start.
+    if ensure_compiled():
         began = time.monotonic()
     folder = _make_folder(args.runs)
     # The middleware reads these when it is first imported, here and in the launched nodes.

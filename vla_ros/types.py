@@ -10,8 +10,13 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 ImageArray = NDArray[np.uint8]
-UNSTAMPED_NS = 10**18
+_UNSTAMPED_NS = 10**18
 """Only what is stamped 0 is so old, 31 years, by a clock that runs."""
+
+
+def aged(age_ns: int, told: str) -> str:
+    """Return what is told of the age of a message, or, where it is stamped 0, that."""
+    return "stamped 0, which is no time" if age_ns > _UNSTAMPED_NS else told
 
 
 @dataclass(frozen=True, slots=True)

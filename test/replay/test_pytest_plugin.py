@@ -96,9 +96,7 @@ def test_what_is_missing_is_said(package):
 
 
 def test_what_a_replay_warns_of_is_among_the_warnings_of_a_test_that_passes(package):
-    silent = package / "bags" / "silent"
-    if not silent.exists():
-        motion(cameras=True, instruction=None).bag(silent)
+    motion(cameras=True, instruction=None).bag(package / "bags" / "silent")
     test = """
 import pytest
 

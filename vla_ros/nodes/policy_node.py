@@ -54,7 +54,7 @@ from vla_ros.policy.pace import Pace
 from vla_ros.policy.policy import Chunk, Policy, PolicyError
 from vla_ros.policy.prefix import Prefix
 from vla_ros.policy.scheduler import MODES
-from vla_ros.policy.tokens import InstructionError
+from vla_ros.policy.tokens import InstructionError, never_seen
 from vla_ros.types import Array, Frame
 
 _EARLY_NS = 300_000
@@ -371,9 +371,7 @@ class PolicyNode(Node):
             self.get_logger().error(f"instruction cannot be followed: {err}")
             return
         if unknown:
-            self.get_logger().warning(
-                f"the model has never seen {', '.join(map(repr, unknown))}, and ignores it"
-            )
+            self.get_logger().warning(never_seen(unknown))
 
     def _on_robot_description(self, message: String) -> None:
         if message.data == self._description:

@@ -259,9 +259,9 @@ class SafetyNode(Node):
             )
         except JointError as err:
             self._filter.refuse("joint_states_malformed", str(err), now)
-        else:
-            if joints is not None:
-                self._filter.receive_joints(joints, now)
+            return
+        if joints is not None:
+            self._filter.receive_joints(joints, now)
 
     def _on_robot_description(self, message: String) -> None:
         try:

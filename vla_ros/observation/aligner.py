@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vla_ros.observation.joints import JointHistory
-from vla_ros.types import UNSTAMPED_NS, Array, Frame, ImageArray, JointSample
+from vla_ros.types import Array, Frame, ImageArray, JointSample, aged
 
 _FRAMES = 4
 """Frames kept of each camera, among which those of one moment are found."""
@@ -273,9 +273,8 @@ class Aligner:
 
 
 def _age(stamp_ns: int, now_ns: int, limit_ns: int) -> str:
-    if now_ns - stamp_ns > UNSTAMPED_NS:
-        return "stamped 0, which is no time"
-    return f"{(now_ns - stamp_ns) / 1e6:.0f} ms old, limit {limit_ns / 1e6:.0f} ms"
+    age_ns = now_ns - stamp_ns
+    return aged(age_ns, f"{age_ns / 1e6:.0f} ms old, limit {limit_ns / 1e6:.0f} ms")
 
 
 def _lead(stamp_ns: int, now_ns: int) -> str:

@@ -78,20 +78,17 @@ class _Encoding:
     depth: int = 1
 
 
-# OpenCV names a Bayer pattern by its second row, ROS by its first.
-_BAYER = {
-    "rggb": cv2.COLOR_BayerBG2RGB,
-    "bggr": cv2.COLOR_BayerRG2RGB,
-    "gbrg": cv2.COLOR_BayerGR2RGB,
-    "grbg": cv2.COLOR_BayerGB2RGB,
-}
 _COLOURS = {
     "rgb": (3, None),
     "bgr": (3, cv2.COLOR_BGR2RGB),
     "rgba": (4, cv2.COLOR_RGBA2RGB),
     "bgra": (4, cv2.COLOR_BGRA2RGB),
     "mono": (1, cv2.COLOR_GRAY2RGB),
-    **{f"bayer_{pattern}": (1, conversion) for pattern, conversion in _BAYER.items()},
+    # OpenCV names a Bayer pattern by its second row, ROS by its first.
+    "bayer_rggb": (1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr": (1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg": (1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg": (1, cv2.COLOR_BayerGB2RGB),
 }
 _UYVY, _YUYV = _Encoding(2, cv2.COLOR_YUV2RGB_UYVY), _Encoding(2, cv2.COLOR_YUV2RGB_YUYV)
 _ENCODINGS = {

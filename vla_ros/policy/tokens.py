@@ -1,5 +1,6 @@
 """The instruction as the numbers that a model takes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,11 @@ class Tokens:
     ids: NDArray[np.int64]
     mask: NDArray[np.bool_]
     unknown: tuple[str, ...]
+
+
+def never_seen(words: Iterable[str]) -> str:
+    """Return the warning of an instruction's `unknown` words."""
+    return f"the model has never seen {', '.join(map(repr, words))}, and ignores it"
 
 
 class InstructionEncoder:

@@ -214,14 +214,14 @@ def need(bag: Bag, kind: Kind, why: str) -> None:
     """
     name, msgtype = TOPICS[kind]
     topic = bag.topics.get(name)
-    if topic is not None and topic.count and topic.msgtype != msgtype:
-        msg = f"bag {bag.path} has {name}, {why}, as {topic.msgtype}: it is to be {msgtype}"
-        raise ReplayError(msg)
     if topic is None or not topic.count:
         msg = (
             f"bag {bag.path} has no messages on {name} ({msgtype}), {why}; it has "
             f"{topic_names(bag)}: rename one with --remap from:={name}"
         )
+        raise ReplayError(msg)
+    if topic.msgtype != msgtype:
+        msg = f"bag {bag.path} has {name}, {why}, as {topic.msgtype}: it is to be {msgtype}"
         raise ReplayError(msg)
 
 

@@ -56,5 +56,8 @@ def never_moved(result: ReplayResult) -> list[str]:
 def counted(lines: Iterable[str]) -> list[tuple[int, str]]:
     """Count lines that differ in numbers alone; each as it was first, the most frequent first."""
     first: dict[str, str] = {}
-    counts = Counter(first.setdefault(_NUMBER.sub("#", line), line) for line in lines)
+    counts: Counter[str] = Counter()
+    # Those that are the same throughout at first: of hours of steps, few are not.
+    for line, count in Counter(lines).items():
+        counts[first.setdefault(_NUMBER.sub("#", line), line)] += count
     return [(count, line) for line, count in counts.most_common()]

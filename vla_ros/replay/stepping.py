@@ -16,6 +16,7 @@ from vla_ros.policy.bundle import MANIFEST, Bundle, sha256
 from vla_ros.policy.controller import PolicyController
 from vla_ros.policy.policy import Policy
 from vla_ros.policy.scheduler import MODES as CHUNK_MODES
+from vla_ros.policy.tokens import never_seen
 from vla_ros.replay.bags import Bag, open_bag
 from vla_ros.replay.columns import CommandColumns, Record
 from vla_ros.replay.common import (
@@ -280,8 +281,7 @@ class _Run:
         if self._policy is not None:
             told = {instruction.text for instruction in self._record.instructions}
             if unknown := self._policy.unknown_words(sorted(told)):
-                words = ", ".join(map(repr, unknown))
-                self._warnings.append(f"the model has never seen {words}, and ignores it")
+                self._warnings.append(never_seen(unknown))
         # Models and pictures make room for judging.
         self._policy = self._safety = None
         _give_memory_back()

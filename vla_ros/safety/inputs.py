@@ -13,7 +13,7 @@ import numpy as np
 from vla_ros.robot import RobotConfig
 from vla_ros.safety.motion.algebra import NOT_FINITE, TOO_LARGE, check, least_margin
 from vla_ros.safety.motion.targets import JointVelocityTarget, PoseTarget, Target, TwistTarget
-from vla_ros.types import UNSTAMPED_NS, Array, JointVelocityCommand, PoseCommand
+from vla_ros.types import Array, JointVelocityCommand, PoseCommand, aged
 
 SECOND_NS = 1_000_000_000
 _INT64 = 2**63
@@ -182,8 +182,9 @@ class CommandInput:
             return _late_command(self._forgot_ns - stamp, "the start or the reset")
         age_ns = now_ns - stamp
         if age_ns > self._max_age_ns:
-            text = f"the command is {aged(age_ns, 3)}"
-            return Refusal("command_max_age", age_ns / SECOND_NS, text)
+            age = age_ns / SECOND_NS
+            text = f"the command is {aged(age_ns, f'{age:.3f} s old')}"
+            return Refusal("command_max_age", age, text)
         if -age_ns > self._max_future_ns:
             lead = -age_ns / SECOND_NS
             text = f"the command's stamp is {lead:.3f} s in the future: check the clocks"
@@ -308,13 +309,6 @@ class JointInput:
             )
         self._over = self._over + 1 if self.margin < 0.0 else 0
         self.tripped = self._over >= self._samples > 0
-
-
-def aged(age_ns: int, decimals: int) -> str:
-    """Return how old a message is, or that it has no stamp, for people."""
-    if age_ns > UNSTAMPED_NS:
-        return "stamped 0, which is no time"
-    return f"{age_ns / SECOND_NS:.{decimals}f} s old"
 
 
 def attribute(thing: object, name: str) -> Any:  # noqa: ANN401

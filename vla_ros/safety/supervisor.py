@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from vla_ros.robot import RobotConfig
 from vla_ros.safety.decision import SafetyState
-from vla_ros.safety.inputs import SECOND_NS, Refusal, aged
+from vla_ros.safety.inputs import SECOND_NS, Refusal
+from vla_ros.types import aged
 
 _REFUSAL_SHOWN_NS = SECOND_NS
 """How long a refused input stays in the reason; `acting` names it at its own step only."""
@@ -217,8 +218,9 @@ class Supervisor:
     def _check_joints(self, age_ns: int | None) -> Assessment | None:
         if age_ns is None or age_ns <= self._joint_timeout_ns:
             return None
-        text = f"the joint states are {aged(age_ns, 2)}"
-        return Assessment(SafetyState.HOLDING, text, "joint_state_timeout", age_ns / SECOND_NS)
+        age = age_ns / SECOND_NS
+        text = f"the joint states are {aged(age_ns, f'{age:.2f} s old')}"
+        return Assessment(SafetyState.HOLDING, text, "joint_state_timeout", age)
 
     def _check_sources(self, now_ns: int) -> Assessment | None:
         """Return why whoever commands is not followed, or None."""
