@@ -111,6 +111,16 @@ def test_the_gripper_may_come_in_messages_of_its_own():
         reader.read(1_000_000_031, *arm)
 
 
+def test_an_opening_of_before_the_clock_was_set_back_is_none_of_now():
+    """Else a gripper that reports no more would be believed until the old time comes round."""
+    reader = JointReader(ROBOT)
+    arm = [values[ARM] for values in (NAMES, POSITION, VELOCITY, EFFORT)]
+    reader.read(10**12, NAMES[7:9], [0.01, 0.02], [])
+    with pytest.raises(JointError, match="no joint 'panda_finger_joint1'"):
+        reader.read(0, *arm)
+    assert reader.read(10**12 - 1_000_000_000, *arm).gripper == pytest.approx(0.03)
+
+
 def test_messages_of_other_machines_are_passed_over_once_the_robots_own_came():
     reader = JointReader(ROBOT)
     wheels = (["left_wheel", "right_wheel"], [1.0, 2.0], [0.0, 0.0])

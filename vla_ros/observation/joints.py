@@ -15,7 +15,7 @@ from vla_ros.types import Array, JointSample
 _HISTORY = 256
 """Samples kept: over 2 s at 100 Hz, 0.25 s at 1 kHz, longer than a frame may be old."""
 _GRIPPER_NS = 1_000_000_000
-"""Greatest age of an opening that came in a message of its own; grippers report at 10 Hz, some."""
+"""How far in time an opening may be that came in a message of its own: some report at 10 Hz."""
 _SPEED_NS = 50_000_000
 """Time over which positions are compared for a speed, so that stamps some ms off, or a step of an
 encoder, make little of it."""
@@ -157,7 +157,7 @@ class JointReader:
             return float(reduce(add, fingers)), _closing(effort, layout)
         if not self._robot.gripper_joints:
             return None, None
-        if self._gripper is None or stamp_ns - self._gripper[0] > _GRIPPER_NS:
+        if self._gripper is None or abs(stamp_ns - self._gripper[0]) > _GRIPPER_NS:
             raise self._missing(self._robot.gripper_joints[0], layout.names)
         return self._gripper[1:]
 
