@@ -103,6 +103,29 @@ def test_it_is_kept_only_once_all_of_it_is_compiled(tmp_path):
     assert run(ask).stdout == "True\n"
 
 
+def test_what_is_compiled_of_another_workspace_is_not_taken_for_kept(tmp_path):
+    """Its sources may be the same; Numba compiles those of each place, and that takes a minute."""
+    places = [tmp_path / name for name in ("first", "second")]
+    for place in places:
+        shutil.copytree(
+            FOLDER.parents[1], place / "vla_ros", ignore=shutil.ignore_patterns("*.pyc")
+        )
+
+    def run(place, code):
+        environment = {**os.environ, "PYTHONPATH": str(place), "XDG_CACHE_HOME": str(tmp_path)}
+        call = [sys.executable, "-c", f"from vla_ros.safety.motion import compiled; {code}"]
+        done = subprocess.run(
+            call, check=True, capture_output=True, text=True, env=environment, cwd=place
+        )
+        return done.stdout
+
+    assert run(places[0], "compiled.note_complete(); print(compiled._FOLDER)") == run(
+        places[1], "print(compiled._FOLDER)"
+    )
+    assert run(places[0], "print(compiled.is_kept())") == "True\n"
+    assert run(places[1], "print(compiled.is_kept())") == "False\n"
+
+
 def test_where_nothing_can_be_kept_that_is_no_error(tmp_path):
     (tmp_path / "file").touch()
     assert not compiled._make(tmp_path / "file" / "folder")

@@ -29,8 +29,9 @@ State = Any
 Records = NDArray[np.void]
 Integers = NDArray[np.int64]
 
-_COMPLETE = "complete"
-"""File that says so."""
+_COMPLETE = f"complete_{hashlib.sha256(str(Path(__file__).parent).encode()).hexdigest()[:16]}"
+"""File that says so, of the sources in this place: Numba keeps apart what is of another, such as a
+second workspace, though the sources be the same."""
 _FORGET_S = 7 * 24 * 3600.0
 """Age after which what was compiled of other sources is removed, once there are new ones."""
 
